@@ -55,3 +55,9 @@ class Precision:
     norm: DType
     activations: DType
     kv: DType
+
+    def of_role(self, role: str) -> DType:
+        """Format of the weights of ``role``, a value of ``WeightRole``."""
+        dtype = getattr(self, role)
+        assert isinstance(dtype, DType)
+        return dtype

@@ -1,0 +1,126 @@
+"""Seconds of counted work on one chip and its links.
+
+    compute_s = FLOP / (peak FLOP/s x achieved fraction)
+    memory_s  = HBM bytes / (HBM bytes/s x achieved fraction)
+    network_s = latency + bytes x seconds per byte of the group's collective
+    overhead_s = kernels x fixed cost of one kernel
+
+A layer then takes, by time model (theory: chapter 1 and the inference chapter's sum),
+
+    OVERLAP   max(sum compute + overhead, sum memory + overhead, sum network)
+    SUM       sum over operations of max(compute, memory) + overhead + sum network
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.domain.cost import Bound
+from planner.domain.hardware import Chip, Op
+from planner.domain.work import Message, OpWork, Real
+from planner.domain.workload import TimeModel
+
+CORE_RATE = "bf16"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinkRate:
+    """Price of a collective on one mesh axis: ``latency_s + num_bytes * s_per_byte``."""
+
+    latency_s: Real
+    s_per_byte: Real
+    link: str = ""
+
+
+FabricRates = Mapping[tuple[str, Op], LinkRate]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PricedTerm:
+    """Seconds of one term of one layer on each resource."""
+
+    name: str
+    compute_s: Real = 0.0
+    memory_s: Real = 0.0
+    network_s: Real = 0.0
+    overhead_s: Real = 0.0
+
+
+def chip_flop_per_s(chip: Chip, rate: str) -> float:
+    """Achieved FLOP/s of ``chip`` at a rate key, or of attention cores for ``core``."""
+    peaks = dict(chip.peak_flop_per_s)
+    if rate == "core":
+        return peaks[CORE_RATE] * chip.efficiency.attention
+    return peaks[rate] * dict(chip.efficiency.matmul).get(rate, 1.0)
+
+
+def price_op(op: OpWork, chip: Chip) -> PricedTerm:
+    """Price one operation on ``chip``."""
+    hbm = chip.hbm_bytes_per_s * chip.efficiency.hbm
+    return PricedTerm(
+        name=op.term,
+        compute_s=op.flop / chip_flop_per_s(chip, op.rate),
+        memory_s=op.hbm_bytes / hbm,
+        overhead_s=op.num_kernels * chip.efficiency.kernel_s,
+    )
+
+
+def price_message(message: Message, fabric: FabricRates) -> PricedTerm:
+    """Price one collective with the rates of its axis.
+
+    Raises
+    ------
+    KeyError
+        If ``fabric`` has no rate for the message: a collective without a price is a bug.
+    """
+    rate = fabric[message.axis, message.op]
+    seconds = message.active * (rate.latency_s + message.num_bytes * rate.s_per_byte)
+    return PricedTerm(name=message.term, network_s=seconds)
+
+
+def price_layer(
+    ops: Iterable[OpWork], messages: Iterable[Message], chip: Chip, fabric: FabricRates
+) -> list[PricedTerm]:
+    """Price all work of a layer, one record per operation and collective."""
+    return [price_op(op, chip) for op in ops] + [price_message(m, fabric) for m in messages]
+
+
+def layer_seconds(terms: Iterable[PricedTerm], time_model: TimeModel) -> Real:
+    """Seconds of one layer under a time model; see the module's equations."""
+    if time_model is TimeModel.SUM:
+        total: Real = 0.0
+        for term in terms:
+            busy = np.maximum(term.compute_s, term.memory_s)
+            total = total + busy + term.network_s + term.overhead_s
+        return total
+    compute: Real = 0.0
+    memory: Real = 0.0
+    network: Real = 0.0
+    for term in terms:
+        compute = compute + term.compute_s + term.overhead_s
+        memory = memory + term.memory_s + term.overhead_s
+        network = network + term.network_s
+    return np.maximum(np.maximum(compute, memory), network)
+
+
+def overlap_resource(terms: Iterable[PricedTerm]) -> Bound:
+    """The resource that an overlapped layer waits for."""
+    compute = sum(float(term.compute_s + term.overhead_s) for term in terms)
+    memory = sum(float(term.memory_s + term.overhead_s) for term in terms)
+    network = sum(float(term.network_s) for term in terms)
+    ranked = ((memory, Bound.MEMORY), (compute, Bound.COMPUTE), (network, Bound.NETWORK))
+    return max(ranked, key=lambda item: item[0])[1]
+
+
+def term_seconds(term: PricedTerm, time_model: TimeModel, resource: Bound) -> float:
+    """Contribution of a term to its layer's seconds; contributions add up to the layer."""
+    if time_model is TimeModel.SUM:
+        busy = max(float(term.compute_s), float(term.memory_s))
+        return busy + float(term.network_s) + float(term.overhead_s)
+    if resource is Bound.NETWORK:
+        return float(term.network_s)
+    own = term.compute_s if resource is Bound.COMPUTE else term.memory_s
+    return float(own + term.overhead_s)

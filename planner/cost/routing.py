@@ -1,0 +1,115 @@
+"""Where routing puts tokens, given which expert copy sits where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.block import RoutedLoad
+from planner.domain.assignment import SlotMap
+from planner.domain.model import ModelSpec, MoeFfn
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def moe_layer_indices(model: ModelSpec) -> tuple[int, ...]:
+    """Indices of the layers that route tokens to experts."""
+    return tuple(i for i, layer in enumerate(model.layers) if isinstance(layer.ffn, MoeFfn))
+
+
+def moe_shape(model: ModelSpec) -> tuple[int, int] | None:
+    """``(num_experts, top_k)``, or None for a dense model.
+
+    Raises
+    ------
+    ValueError
+        If MoE layers differ in their number of experts or in ``top_k``.
+    """
+    shapes = {
+        (layer.ffn.num_experts, layer.ffn.top_k)
+        for layer in model.layers
+        if isinstance(layer.ffn, MoeFfn)
+    }
+    if len(shapes) > 1:
+        raise ValueError(f"MoE layers of {model.name} differ in experts or top_k: {shapes}")
+    return next(iter(shapes), None)
+
+
+def uniform_loads(num_layers: int, num_experts: int) -> FloatArray:
+    """Every expert receives the same share: shape ``[num_layers, num_experts]``."""
+    return np.full((num_layers, num_experts), 1.0 / num_experts)
+
+
+def slot_table(slots: Sequence[Sequence[int]]) -> IntArray:
+    """Slots of one map as an array ``[ep, most slots]``, -1 where a group has fewer."""
+    widest = max((len(group) for group in slots), default=0)
+    table = np.full((len(slots), max(widest, 1)), -1, dtype=np.int64)
+    for rank, group in enumerate(slots):
+        table[rank, : len(group)] = group
+    return table
+
+
+def copy_shares(table: IntArray, loads: FloatArray) -> FloatArray:
+    """Share of the routed tokens that each slot receives when copies split evenly.
+
+    Parameters
+    ----------
+    table : int array, shape ``[ep, slots]``
+        Expert of each slot, -1 for an empty slot.
+    loads : array, shape ``[num_layers, num_experts]``
+        Share of the routed tokens of each expert; rows add up to 1.
+
+    Returns
+    -------
+    array, shape ``[num_layers, ep, slots]``
+    """
+    num_experts = loads.shape[1]
+    copies = np.bincount(table[table >= 0], minlength=num_experts)
+    per_copy = loads / np.maximum(copies, 1)
+    padded = np.concatenate([per_copy, np.zeros((loads.shape[0], 1))], axis=1)
+    return padded[:, table]
+
+
+def map_load(
+    slot_map: SlotMap, loads: FloatArray, top_k: int, tokens: float
+) -> tuple[FloatArray, FloatArray]:
+    """Hot share and touched slots of the layers of one map.
+
+    Parameters
+    ----------
+    loads : array, shape ``[len(slot_map.layers), num_experts]``
+    tokens : float
+        Tokens of the stage in one microbatch; each picks ``top_k`` distinct experts, a
+        copy is missed by all with probability ``(1 - top_k share)^tokens``.
+
+    Returns
+    -------
+    (array, array)
+        Each of shape ``[len(slot_map.layers)]``.
+    """
+    shares = copy_shares(slot_table(slot_map.slots), loads)
+    hot = shares.sum(axis=2).max(axis=1)
+    touched = 1.0 - (1.0 - np.minimum(top_k * shares, 1.0)) ** tokens
+    return hot, touched.sum(axis=2).max(axis=1)
+
+
+def routed_load(
+    slot_maps: Sequence[SlotMap], loads: FloatArray, model: ModelSpec, tokens: float
+) -> dict[int, RoutedLoad]:
+    """Load of every MoE layer, keyed by layer index; values are floats."""
+    shape = moe_shape(model)
+    if shape is None:
+        return {}
+    rows = {layer: row for row, layer in enumerate(moe_layer_indices(model))}
+    found = {}
+    for slot_map in slot_maps:
+        picked = loads[[rows[layer] for layer in slot_map.layers]]
+        hot, touched = map_load(slot_map, picked, shape[1], tokens)
+        for position, layer in enumerate(slot_map.layers):
+            found[layer] = RoutedLoad(
+                hot_share=float(hot[position]), touched_slots=float(touched[position])
+            )
+    return found

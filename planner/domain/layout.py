@@ -1,0 +1,149 @@
+"""A layout: every decision, complete enough to be checked and priced alone.
+
+These records are also the schema of ``layout.json``: their field names are its keys.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from planner.domain.cost import Prediction
+
+SCHEMA_VERSION = 1
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the records of a layout file: unknown keys are refused."""
+
+
+class ModelInput(_Record):
+    """The model as asked for: catalogue name or the config itself, and its precision."""
+
+    name: str
+    config: dict[str, object]
+    weights: str | None = None
+    activations: str | None = None
+    kv: str | None = None
+
+
+class MachineInput(_Record):
+    """The machine as asked for: catalogue name, the facts of its file, and its size."""
+
+    name: str
+    facts: dict[str, object]
+    nodes: int | None = None
+    racks: int | None = None
+    shape: tuple[int, ...] | None = None
+
+
+class Inputs(_Record):
+    """Everything that the answer depends on."""
+
+    model: ModelInput
+    machine: MachineInput
+    phase: str
+    context_tokens: int
+    objective: str
+    time_model: str
+    ideal: bool = False
+    tpot_s: float | None = None
+    batch: int | None = None
+    price_usd_per_hour: float | None = None
+    routing_loads: tuple[tuple[float, ...], ...] | None = None
+
+
+class DegreesRecord(_Record):
+    """Parallel degrees; see :class:`planner.domain.degrees.Degrees`."""
+
+    attn_tp: int
+    attn_dp: int
+    pp: int
+    ep: int
+    expert_tp: int
+    num_slots: int
+    microbatches: int
+    replicas: int
+
+
+class Stage(_Record):
+    """Layers ``first_layer`` up to, not including, ``end_layer`` of the model."""
+
+    first_layer: int
+    end_layer: int
+    has_embedding: bool
+    has_head: bool
+
+
+class Rank(_Record):
+    """One rank: the chip it runs on and its place on every axis."""
+
+    rank: int
+    chip: str
+    replica: int
+    stage: int
+    attn_dp_rank: int
+    attn_tp_rank: int
+    ep_rank: int
+    expert_tp_rank: int
+
+
+class ExpertMap(_Record):
+    """Expert copies of the MoE layers ``layers``: ``slots[ep_rank]`` lists expert numbers."""
+
+    layers: tuple[int, ...]
+    slots: tuple[tuple[int, ...], ...]
+
+
+class BatchSplit(_Record):
+    """Sequences of one replica: ``sequences[microbatch][attn_dp_rank]``."""
+
+    replica: int
+    sequences: tuple[tuple[int, ...], ...]
+
+
+class Certificate(_Record):
+    """What was proved: no strategy of the searched space has an objective below ``bound``.
+
+    ``objective`` and ``bound`` are in ``unit``, smaller is better; ``gap`` is
+    ``(objective - bound) / objective``. Counts say what happened to the strategies.
+    """
+
+    objective: float
+    bound: float
+    gap: float
+    unit: str
+    enumerated: int
+    infeasible_memory: int
+    infeasible_tpot: int
+    infeasible_placement: int
+    pruned: int
+    solved: int
+    space: dict[str, str]
+
+
+class RunnerUp(_Record):
+    """The best layout of another family of degrees, for comparison."""
+
+    degrees: DegreesRecord
+    batch: int
+    step_s: float
+    tokens_per_s_per_chip: float
+    bound_only: bool
+
+
+class Layout(_Record):
+    """A complete answer, as written to ``layout.json``."""
+
+    schema_version: int
+    planner_version: str
+    inputs: Inputs
+    degrees: DegreesRecord
+    stages: tuple[Stage, ...]
+    ranks: tuple[Rank, ...]
+    idle_chips: tuple[str, ...]
+    experts: tuple[ExpertMap, ...]
+    batches: tuple[BatchSplit, ...]
+    prediction: Prediction
+    certificate: Certificate | None = None
+    runners_up: tuple[RunnerUp, ...] = ()
+    why: str = ""

@@ -1,0 +1,254 @@
+"""Optimistic step time and memory of many strategies at once.
+
+The bound runs the same counting and pricing code as ``evaluate``, on arrays, with every
+decision that is still open replaced by something no assignment can beat:
+
+hot share of experts      the optimum under uniform loads, else the mean ``1 / ep``
+touched expert copies     a chord below a concave function (uniform), else the mean
+slowest stage             max( sum / pp,  the ceil(layers / pp) cheapest layers )
+links                     the best cell of that size on the machine
+memory of a stage         like its time
+
+so ``bound(strategy) <= evaluate(any assignment of it)``; tests check it by brute force.
+
+Since the step of a strategy grows no faster than its batch, the largest batch within the
+limits is its best one; :func:`best_batches` finds it for all strategies by bisection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.block import RoutedLoad, Split, Tokens, uniform_touched
+from planner.cost.memory import activation_bytes, budget_bytes, layer_bytes, table_bytes
+from planner.cost.price import FabricRates
+from planner.cost.routing import moe_shape
+from planner.cost.step import WIRE_BYTES, layer_groups, pass_times
+from planner.domain.hardware import Op
+from planner.domain.work import Real
+from planner.search.experts import uniform_imbalance
+from planner.search.request import PlanRequest
+from planner.search.strategies import Strategies
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MAX_GROUP_SEQUENCES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArraySplit:
+    """Strategies as the float arrays that the counting code takes."""
+
+    split: Split
+    pp: FloatArray
+    num_slots: FloatArray
+    microbatches: FloatArray
+    replicas: FloatArray
+
+
+def as_arrays(strategies: Strategies) -> ArraySplit:
+    """Convert integer degrees to floats once."""
+    return ArraySplit(
+        split=Split(
+            attn_tp=strategies.attn_tp.astype(float),
+            attn_dp=strategies.attn_dp.astype(float),
+            ep=strategies.ep.astype(float),
+            expert_tp=strategies.expert_tp.astype(float),
+        ),
+        pp=strategies.pp.astype(float),
+        num_slots=strategies.num_slots.astype(float),
+        microbatches=strategies.microbatches.astype(float),
+        replicas=strategies.replicas.astype(float),
+    )
+
+
+def hot_share_bound(request: PlanRequest, strategies: Strategies) -> FloatArray:
+    """Lower bound on the hottest group's share of routed tokens, shape ``[n]``."""
+    shape = moe_shape(request.setting.model)
+    if shape is None:
+        return np.zeros(len(strategies))
+    mean = 1.0 / strategies.ep
+    if not request.uniform:
+        return mean
+    keys = strategies.ep * (1 << 32) + strategies.num_slots
+    unique, inverse = np.unique(keys, return_inverse=True)
+    values = [uniform_imbalance(shape[0], int(k >> 32), int(k & 0xFFFFFFFF)) for k in unique]
+    return np.array(values)[inverse] * mean
+
+
+class TouchedBound:
+    """Lower bound on the touched copies of the busiest group, as a function of tokens."""
+
+    def __init__(self, request: PlanRequest, strategies: Strategies) -> None:
+        shape = moe_shape(request.setting.model)
+        self._shape = shape
+        self._slots = strategies.num_slots.astype(float)
+        self._ep = strategies.ep.astype(float)
+        self._uniform = request.uniform
+        if shape is not None and not request.uniform:
+            # Touched experts grow with tokens: the value at the grid point below is a bound.
+            self._grid = np.unique(np.geomspace(1, 1 << 24, 400).astype(np.int64)).astype(float)
+            miss = np.log1p(-np.minimum(shape[1] * request.loads, 1.0 - 1e-12))
+            touched = [(1.0 - np.exp(miss * tokens)).sum(axis=1).min() for tokens in self._grid]
+            self._touched = np.array(touched)
+
+    def __call__(self, tokens: Real) -> Real:
+        """Touched copies of the busiest group when a stage decodes ``tokens`` tokens."""
+        if self._shape is None:
+            return 0.0
+        num_experts, top_k = self._shape
+        if not self._uniform:
+            position = np.searchsorted(self._grid, tokens, side="right") - 1
+            return self._touched[np.maximum(position, 0)] / self._ep
+        mean = uniform_touched(num_experts, top_k, self._slots, tokens) / self._ep
+        # Without copies the fullest group holds ceil(E / ep) whole experts.
+        whole = np.ceil(num_experts / self._ep)
+        alone = 1.0 - (1.0 - top_k / num_experts) ** tokens
+        return np.where(self._slots == num_experts, whole * alone, mean)
+
+
+class StepBound:
+    """Lower bounds of one set of strategies; calling it with a batch per group prices them."""
+
+    def __init__(
+        self, request: PlanRequest, strategies: Strategies, fabric: FabricRates
+    ) -> None:
+        self.request = request
+        self.strategies = strategies
+        self.arrays = as_arrays(strategies)
+        self.fabric = fabric
+        self.hot = hot_share_bound(request, strategies)
+        self._touched = TouchedBound(request, strategies)
+        self._groups = layer_groups(request.setting.model)
+        self._counts = np.array([len(group.indices) for group in self._groups], dtype=float)
+        self._per_stage = np.ceil(self._counts.sum() / self.arrays.pp)
+
+    def select(self, picked: IntArray | NDArray[np.bool_]) -> StepBound:
+        """Bounds of a subset of the strategies."""
+        fabric = {
+            key: replace(
+                rate,
+                latency_s=np.asarray(rate.latency_s)[picked],
+                s_per_byte=np.asarray(rate.s_per_byte)[picked],
+            )
+            for key, rate in self.fabric.items()
+        }
+        return StepBound(self.request, self.strategies.select(picked), fabric)
+
+    def tokens(self, group: Real) -> Tokens:
+        """Tokens of a microbatch when every attention group decodes ``group`` sequences."""
+        return Tokens(group=group, stage=group * self.arrays.split.attn_dp)
+
+    def pinned_tokens(self, batch: int) -> Tokens:
+        """Tokens of the fullest microbatch when ``batch`` is spread evenly over everything."""
+        stage = np.ceil(batch / (self.arrays.replicas * self.arrays.microbatches))
+        return Tokens(group=np.ceil(stage / self.arrays.split.attn_dp), stage=stage)
+
+    def step_s(self, tokens: Tokens) -> FloatArray:
+        """Optimistic seconds per step, shape ``[n]``."""
+        arrays, setting = self.arrays, self.request.setting
+        load = RoutedLoad(hot_share=self.hot, touched_slots=self._touched(tokens.stage))
+        routed = {i: load for i, group in enumerate(self._groups) if group.is_moe}
+        times = pass_times(setting, arrays.split, tokens, routed, self.fabric)
+        layers = [np.broadcast_to(np.asarray(t, dtype=float), arrays.pp.shape) for t in times.groups]
+        total, cheapest = self._stage_sums(np.stack(layers))
+        total = total + times.embedding + times.head
+        slowest = np.maximum(total / arrays.pp, cheapest)
+        rate = self.fabric["pp", Op.SEND_RECV]
+        num_bytes = tokens.group * setting.model.hidden_size * WIRE_BYTES / arrays.split.attn_tp
+        hops = np.where(arrays.pp > 1, arrays.pp, 0.0)
+        hop_s = hops * (rate.latency_s + num_bytes * rate.s_per_byte)
+        step = np.maximum(total + hop_s, arrays.microbatches * slowest)
+        return np.asarray(step, dtype=float)
+
+    def memory_bytes(self, tokens: Tokens) -> FloatArray:
+        """Optimistic bytes on the fullest chip, reserve left out, shape ``[n]``."""
+        arrays, setting = self.arrays, self.request.setting
+        cached = tokens.group * arrays.microbatches
+        if self.request.batch is not None:
+            share = self.request.batch / (arrays.replicas * arrays.split.attn_dp)
+            cached = np.ceil(np.ceil(self.request.batch / arrays.replicas) / arrays.split.attn_dp)
+            cached = np.maximum(cached, share)
+        slots = np.ceil(arrays.num_slots / arrays.split.ep)
+        rows = []
+        for group in self._groups:
+            own = layer_bytes(setting, group, arrays.split)
+            moe = slots if group.is_moe else 0.0
+            row = own.fixed + own.per_slot * moe + own.kv_per_sequence * cached
+            rows.append(np.broadcast_to(np.asarray(row, dtype=float), arrays.pp.shape))
+        total, cheapest = self._stage_sums(np.stack(rows))
+        first, last = table_bytes(setting, arrays.split)
+        fullest = np.maximum((total + first + last) / arrays.pp, cheapest)
+        active = activation_bytes(setting, arrays.split, tokens, self.hot)
+        return np.asarray(fullest + active, dtype=float)
+
+    def _stage_sums(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Sum over all layers, and over the ``ceil(layers / pp)`` cheapest ones.
+
+        ``rows`` has shape ``[groups, n]``. Some stage holds that many layers, and no set of
+        them costs less than the cheapest ones.
+        """
+        total = (rows * self._counts[:, None]).sum(axis=0)
+        order = np.argsort(rows, axis=0, kind="stable")
+        left = self._per_stage.copy()
+        cheapest = np.zeros_like(total)
+        for position in range(len(rows)):
+            index = order[position]
+            taken = np.minimum(left, self._counts[index])
+            cheapest += taken * np.take_along_axis(rows, index[None], axis=0)[0]
+            left = left - taken
+        return total, cheapest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoundTable:
+    """Result of the vectorised search over batches.
+
+    ``group`` is the largest optimistic number of sequences of one attention group per
+    microbatch, 0 where nothing fits; ``objective`` is smaller-is-better, infinite where
+    infeasible. ``fits_memory`` and ``meets_tpot`` say why, at the smallest batch.
+    """
+
+    group: IntArray
+    objective: FloatArray
+    step_s: FloatArray
+    fits_memory: NDArray[np.bool_]
+    meets_tpot: NDArray[np.bool_]
+
+
+def feasible(bound: StepBound, tokens: Tokens) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether memory and TPOT limits can hold at ``tokens``, optimistically."""
+    fits = bound.memory_bytes(tokens) <= budget_bytes(bound.request.setting)
+    limit = bound.request.tpot_s
+    meets = np.ones_like(fits) if limit is None else bound.step_s(tokens) <= limit
+    return fits, meets
+
+
+def best_batches(bound: StepBound) -> IntArray:
+    """Largest sequences per attention group and microbatch within the limits, shape ``[n]``.
+
+    Bisection in lockstep over the strategies that still move; 0 where even one does not fit.
+    """
+    n = len(bound.strategies)
+    low = np.zeros(n, dtype=np.int64)
+    high = np.full(n, MAX_GROUP_SEQUENCES + 1, dtype=np.int64)
+    active = np.arange(n)
+    probe = np.minimum(np.full(n, 64, dtype=np.int64), high - 1)
+    while len(active):
+        part = bound if len(active) == n else bound.select(active)
+        fits, meets = feasible(part, part.tokens(probe[active].astype(float)))
+        good = fits & meets
+        low[active[good]] = probe[active[good]]
+        high[active[~good]] = probe[active[~good]]
+        active = active[high[active] - low[active] > 1]
+        # Gallop upwards while nothing has failed yet, then halve.
+        unbounded = high[active] > MAX_GROUP_SEQUENCES
+        middle = (low[active] + high[active]) // 2
+        probe[active] = np.where(
+            unbounded, np.minimum(low[active] * 4, MAX_GROUP_SEQUENCES), middle
+        )
+    return low

@@ -1,0 +1,129 @@
+"""Mesh axes to chips: which cell of the machine holds which stage.
+
+Sets: cells (disjoint groups of chips carved out of the machine), replicas, stages.
+Decision: the cell of every (replica, stage). Rule: cells are taken in the machine's order,
+stage after stage of one replica, so that a replica's stages are neighbours and as few
+domains as possible are touched. On machines whose domains are equal every cell has the
+same shape and this is optimal; elsewhere the bound takes the best cell, so what the rule
+loses shows up in the gap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.cost.fabric import AXIS_OPS, axis_groups, shape_rate
+from planner.cost.price import FabricRates, LinkRate
+from planner.domain.degrees import Degrees
+from planner.domain.hardware import Op
+from planner.search.strategies import Strategies, unit_of
+from planner.topology.collectives import send_recv_rate
+from planner.topology.graph import Topology
+from planner.topology.groups import Cell, GroupShape, carve, group_shape
+
+Cells = tuple[tuple[tuple[int, ...], ...], ...]
+
+
+@dataclass(slots=True)
+class MeshMapper:
+    """Carves one machine, remembering what it carved."""
+
+    topology: Topology
+    _carved: dict[tuple[int, int], tuple[Cell, ...]]
+    _shapes: dict[tuple[int, ...], GroupShape]
+
+    @classmethod
+    def of(cls, topology: Topology) -> MeshMapper:
+        """Start with nothing carved."""
+        return cls(topology=topology, _carved={}, _shapes={})
+
+    def cells(self, size: int, unit: int) -> tuple[Cell, ...]:
+        """Disjoint cells of ``size`` chips, units kept within a domain."""
+        key = (size, unit)
+        if key not in self._carved:
+            self._carved[key] = carve(self.topology, size, unit)
+        return self._carved[key]
+
+    def shape(self, chips: tuple[int, ...]) -> GroupShape:
+        """Shape of a group of chips."""
+        if chips not in self._shapes:
+            self._shapes[chips] = group_shape(self.topology, chips)
+        return self._shapes[chips]
+
+    def unit(self, attn_tp: int, expert_tp: int) -> int | None:
+        """Ranks that must share a domain."""
+        largest = max(len(domain) for domain in self.topology.domains)
+        return unit_of(attn_tp, expert_tp, largest)
+
+    def assign(self, degrees: Degrees) -> Cells | None:
+        """Cells of every replica and stage, or None when the machine holds too few."""
+        unit = self.unit(degrees.attn_tp, degrees.expert_tp)
+        if unit is None:
+            return None
+        found = self.cells(degrees.stage_chips, unit)
+        if len(found) < degrees.pp * degrees.replicas:
+            return None
+        return tuple(
+            tuple(
+                found[replica * degrees.pp + stage].chips for stage in range(degrees.pp)
+            )
+            for replica in range(degrees.replicas)
+        )
+
+    def optimistic_rates(self, degrees: Degrees) -> dict[tuple[str, Op], LinkRate]:
+        """Fastest price of every collective over the cells of this stage size."""
+        unit = self.unit(degrees.attn_tp, degrees.expert_tp)
+        cells = () if unit is None else self.cells(degrees.stage_chips, unit)
+        kinds = {cell.pieces: cell for cell in reversed(cells)}
+        rates: dict[tuple[str, Op], LinkRate] = {}
+        for axis, op in AXIS_OPS:
+            shapes = {
+                self.shape(group)
+                for cell in kinds.values()
+                for group in axis_groups(cell.chips, degrees, axis)
+            }
+            found = [shape_rate(self.topology, op, shape) for shape in shapes]
+            rates[axis, op] = LinkRate(
+                latency_s=min(rate.latency_s for rate in found),
+                s_per_byte=min(rate.s_per_byte for rate in found),
+            )
+        return rates
+
+    def optimistic_hop(self, size: int) -> LinkRate:
+        """Fastest hop between two stages of ``size`` chips."""
+        domains = self.topology.domains
+        largest = max(domains, key=len)
+        if 2 * size <= len(largest):
+            a, b = largest[0], largest[1]
+        else:
+            others = [domain for domain in domains if domain is not largest]
+            if not others:
+                return LinkRate(latency_s=0.0, s_per_byte=0.0)
+            a, b = largest[0], others[0][0]
+        rate = send_recv_rate(self.topology, a, b)
+        return LinkRate(latency_s=rate.latency_s, s_per_byte=rate.s_per_byte)
+
+
+def strategy_rates(mapper: MeshMapper, strategies: Strategies) -> FabricRates:
+    """Optimistic prices of all axes, each an array over ``strategies``."""
+    keys = np.stack(
+        [strategies.attn_tp, strategies.attn_dp, strategies.ep, strategies.expert_tp]
+    )
+    code = ((keys[0] * 65536 + keys[1]) * 65536) + keys[2]
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    tables: dict[tuple[str, Op], list[LinkRate]] = {}
+    for index in first:
+        degrees = strategies.degrees(int(index))
+        rates = mapper.optimistic_rates(degrees)
+        rates["pp", Op.SEND_RECV] = mapper.optimistic_hop(degrees.stage_chips)
+        for key, rate in rates.items():
+            tables.setdefault(key, []).append(rate)
+    return {
+        key: LinkRate(
+            latency_s=np.array([rate.latency_s for rate in rates])[inverse],
+            s_per_byte=np.array([rate.s_per_byte for rate in rates])[inverse],
+        )
+        for key, rates in tables.items()
+    }

@@ -1,0 +1,46 @@
+"""One planning question, complete and solver-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from planner.cost.routing import FloatArray
+from planner.cost.step import Setting
+from planner.domain.question import DegreeLimits
+from planner.domain.workload import Objective
+from planner.topology.graph import Topology
+
+
+Progress = Callable[[float, float], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanRequest:
+    """Model, machine, workload, limits and how hard to try.
+
+    Parameters
+    ----------
+    loads : array, shape ``[num MoE layers, num_experts]``
+        Share of the routed tokens of each expert, rows add up to 1.
+    uniform : bool
+        Whether ``loads`` are the uniform default.
+    gap : float
+        Stop once the certificate's gap is at most this, e.g. 0.005.
+    time_limit_s : float, optional
+        Stop early after this many seconds with an honest gap.
+    """
+
+    setting: Setting
+    topology: Topology
+    loads: FloatArray
+    uniform: bool
+    objective: Objective
+    limits: DegreeLimits
+    tpot_s: float | None = None
+    batch: int | None = None
+    price_usd_per_hour: float | None = None
+    gap: float = 0.005
+    time_limit_s: float | None = None
+    seed: int = 0
+    progress: Progress | None = None
