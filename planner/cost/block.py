@@ -114,7 +114,7 @@ def weight_ops(
     grouped: dict[tuple[str, str], list[Weight]] = {}
     for weight in weights:
         if weight.role is not WeightRole.ROUTED_EXPERT:
-            dtype = getattr(model.precision, weight.role.value)
+            dtype = model.precision.of_role(weight.role.value)
             rate = matmul_rate(chip, dtype, model.precision.activations)
             grouped.setdefault((TERM_OF_ROLE[weight.role], rate), []).append(weight)
     ops = []
@@ -145,10 +145,11 @@ def core_op(model: ModelSpec, layer: Layer, split: Split, tokens: Real, context:
     heads = float(core.num_heads)
     head_share = np.ceil(heads / np.minimum(split.attn_tp, heads)) / heads
     read = kv_bytes_read(layer.attention, context, model.precision.kv)
+    flop = (core.flop - core.replicated_flop) * head_share + core.replicated_flop
     return OpWork(
         term="attention_core",
         rate="core",
-        flop=core.flop * head_share * tokens,
+        flop=flop * tokens,
         hbm_bytes=read * cache_share * tokens,
     )
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.cost.block import RoutedLoad, Split, Tokens
-from planner.cost.fabric import replica_rates
+from planner.cost.block import WIRE_BYTES, RoutedLoad, Split, Tokens
+from planner.cost.fabric import rented_chips, replica_rates
 from planner.cost.memory import activation_bytes, budget_bytes, layer_bytes, table_bytes
 from planner.cost.pipeline import decode_idle_fraction, decode_step_s
 from planner.cost.price import FabricRates, PricedTerm, layer_seconds, price_message
@@ -53,9 +53,11 @@ def degrees_split(degrees: Degrees) -> Split:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplicaTimes:
-    """Seconds of one replica: per layer, per stage, per hop, and of the whole step."""
+    """Seconds of one replica: per layer, table, stage and hop, and of the whole step."""
 
     layer_s: FloatArray
+    embedding_s: float
+    head_s: float
     stage_s: tuple[float, ...]
     hop_s: float
     step_s: float
@@ -78,10 +80,16 @@ def group_loads(
     return stacked
 
 
+def microbatch_tokens(sequences: Sequence[Sequence[int]]) -> Tokens:
+    """Tokens of the fullest microbatch of ``sequences[microbatch][attn_dp_rank]``."""
+    return Tokens(
+        group=float(max(max(mb) for mb in sequences)),
+        stage=float(max(sum(mb) for mb in sequences)),
+    )
+
+
 def hop_seconds(setting: Setting, split: Split, tokens: Tokens, fabric: FabricRates) -> float:
     """Seconds of one hop: a rank sends its slice of the microbatch's activations."""
-    from planner.cost.block import WIRE_BYTES
-
     num_bytes = tokens.group * setting.model.hidden_size * WIRE_BYTES / split.attn_tp
     message = Message(term="pipeline_hop", op=Op.SEND_RECV, axis="pp", num_bytes=num_bytes)
     return float(price_message(message, fabric).network_s)
@@ -90,18 +98,13 @@ def hop_seconds(setting: Setting, split: Split, tokens: Tokens, fabric: FabricRa
 def replica_times(
     setting: Setting,
     assignment: Assignment,
-    sequences: Sequence[Sequence[int]],
-    loads: FloatArray,
+    tokens: Tokens,
+    by_layer: dict[int, RoutedLoad],
     fabric: FabricRates,
 ) -> ReplicaTimes:
-    """Time one replica that decodes ``sequences[microbatch][attn_dp_rank]``."""
+    """Time one replica whose fullest microbatch is ``tokens`` and routes as ``by_layer``."""
     split = degrees_split(assignment.degrees)
-    tokens = Tokens(
-        group=float(max(max(mb) for mb in sequences)),
-        stage=float(max(sum(mb) for mb in sequences)),
-    )
     groups = layer_groups(setting.model)
-    by_layer = routed_load(assignment.slot_maps, loads, setting.model, float(tokens.stage))
     times = pass_times(setting, split, tokens, group_loads(groups, by_layer), fabric)
     layer_s = np.zeros(len(setting.model.layers))
     for group, seconds in zip(groups, times.groups, strict=True):
@@ -112,6 +115,8 @@ def replica_times(
     hop_s = hop_seconds(setting, split, tokens, fabric) if len(stage_s) > 1 else 0.0
     return ReplicaTimes(
         layer_s=layer_s,
+        embedding_s=float(times.embedding),
+        head_s=float(times.head),
         stage_s=tuple(stage_s),
         hop_s=hop_s,
         step_s=decode_step_s(stage_s, assignment.degrees.microbatches, hop_s),
@@ -139,7 +144,7 @@ def stage_memory(
         picked = list(group.indices)
         weights[picked] = own.fixed + own.per_slot * slots[picked]
         kv[picked] = own.kv_per_sequence * sequences
-    first, last = table_bytes(setting, split)
+    first, last = table_bytes(setting, split, float(assignment.degrees.pp))
     hot = max((float(load.hot_share) for load in times.loads.values()), default=0.0)
     active = float(activation_bytes(setting, split, times.tokens, hot))
     capacity = setting.chip.hbm_usable_bytes
@@ -198,12 +203,6 @@ def _terms(
     return collect_terms(parts, setting.time_model)
 
 
-def used_chips(topology: Topology, assignment: Assignment) -> int:
-    """Chips of all nodes (or racks) that hold part of the model: what must be rented."""
-    chips = [chip for replica in assignment.cells for cell in replica for chip in cell]
-    return sum(topology.rental_units(chips))
-
-
 def evaluate(
     setting: Setting,
     topology: Topology,
@@ -227,9 +226,10 @@ def evaluate(
     replicas = []
     for cells, sequences in zip(assignment.cells, assignment.sequences, strict=True):
         fabric = fabrics.setdefault(cells, replica_rates(topology, cells, assignment.degrees))
-        replicas.append(
-            (replica_times(setting, assignment, sequences, loads, fabric), fabric, sequences)
-        )
+        tokens = microbatch_tokens(sequences)
+        routed = routed_load(assignment.slot_maps, loads, setting.model, float(tokens.stage))
+        own = replica_times(setting, assignment, tokens, routed, fabric)
+        replicas.append((own, fabric, sequences))
     times, fabric, _ = max(replicas, key=lambda item: item[0].step_s)
     most = max(cached_sequences(sequences) for sequences in assignment.sequences)
     memory = stage_memory(setting, assignment, times, float(most))
@@ -238,8 +238,11 @@ def evaluate(
         sum(sum(mb) for mb in sequences) / own.step_s for own, _, sequences in replicas
     )
     cost = None
+    rented = rented_chips(
+        topology, (chip for replica in assignment.cells for cell in replica for chip in cell)
+    )
     if price_usd_per_hour is not None:
-        usd_per_s = usd_per_second(price_usd_per_hour) * used_chips(topology, assignment)
+        usd_per_s = usd_per_second(price_usd_per_hour) * rented
         cost = usd_per_s / tokens_per_s * MILLION
     microbatches = assignment.degrees.microbatches
     return Prediction(
@@ -249,6 +252,7 @@ def evaluate(
         tokens_per_s_per_user=1.0 / times.step_s,
         tokens_per_s_per_chip=tokens_per_s / topology.num_chips,
         usd_per_million_tokens=cost,
+        chips_rented=rented,
         terms=step.with_pipeline(times.stage_s, times.hop_s, times.step_s),
         stage_s=times.stage_s,
         memory=memory,

@@ -65,22 +65,20 @@ def layer_bytes(setting: Setting, group: LayerGroup, split: Split) -> LayerBytes
     return LayerBytes(fixed=fixed, per_slot=per_slot, kv_per_sequence=cached * cache_share)
 
 
-def table_bytes(setting: Setting, split: Split) -> tuple[Real, Real]:
+def table_bytes(setting: Setting, split: Split, pp: Real) -> tuple[Real, Real]:
     """Resident bytes of the embedding side (first stage) and the head side (last stage).
 
-    A tied head is a second copy of the table unless one stage holds both; see
-    :func:`planner.cost.weights.table_weights`.
+    A head tied to the embedding is stored again only where another stage holds it.
     """
     first: Real = 0.0
     last: Real = 0.0
     for weight in table_weights(setting.model):
-        num_bytes = weight_bytes(weight, setting.model.precision) * shard_share(
-            weight, split.attn_tp
-        )
+        share = shard_share(weight, split.attn_tp)
+        num_bytes = weight_bytes(weight, setting.model.precision) * share
         if weight.role is WeightRole.EMBEDDING:
             first = first + num_bytes
         else:
-            last = last + num_bytes
+            last = last + num_bytes * (np.greater(pp, 1) * 1.0 if weight.tied else 1.0)
     return first, last
 
 

@@ -113,3 +113,37 @@ def routed_load(
                 hot_share=float(hot[position]), touched_slots=float(touched[position])
             )
     return found
+
+
+def touched_bound(loads: FloatArray, top_k: int, slots: tuple[int, int], tokens: float) -> FloatArray:
+    """Touched copies that the busiest group cannot go below, for any placement of copies.
+
+    Parameters
+    ----------
+    loads : array, shape ``[num_layers, num_experts]``
+    slots : (int, int)
+        ``(num_slots, ep)``.
+
+    Returns
+    -------
+    array, shape ``[num_layers]``
+
+    Notes
+    -----
+    The touched copies of an expert with ``r`` copies grow concavely in ``r``: each copy
+    beyond the first adds at least the chord's slope up to the largest ``r``. Without
+    copies the fullest group holds ``ceil(E / ep)`` experts, at least the coldest ones.
+    """
+    num_slots, ep = slots
+    num_experts = loads.shape[1]
+    p = np.minimum(top_k * loads, 1.0)
+    once = 1.0 - (1.0 - p) ** tokens
+    extra = num_slots - num_experts
+    total = once.sum(axis=1)
+    if extra > 0:
+        most = extra + 1
+        chord = (most * (1.0 - (1.0 - p / most) ** tokens) - once) / extra
+        return np.asarray((total + extra * chord.min(axis=1)) / ep)
+    fullest = -(-num_experts // ep)
+    coldest = np.sort(once, axis=1)[:, :fullest].sum(axis=1)
+    return np.asarray(np.maximum(total / ep, coldest))

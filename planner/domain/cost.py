@@ -54,7 +54,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     ``step_s`` is the time between two tokens of a sequence, ``tokens_per_s_per_chip``
     counts every chip of the machine, idle ones too; ``usd_per_million_tokens`` counts
-    the nodes or racks in use.
+    the ``chips_rented`` chips of all nodes or racks in use.
     """
 
     step_s: float
@@ -63,6 +63,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tokens_per_s_per_user: float
     tokens_per_s_per_chip: float
     usd_per_million_tokens: float | None
+    chips_rented: int
     terms: tuple[Term, ...]
     stage_s: tuple[float, ...]
     memory: Memory

@@ -181,7 +181,7 @@ class StepBound:
             row = own.fixed + own.per_slot * moe + own.kv_per_sequence * cached
             rows.append(np.broadcast_to(np.asarray(row, dtype=float), arrays.pp.shape))
         total, cheapest = self._stage_sums(np.stack(rows))
-        first, last = table_bytes(setting, arrays.split)
+        first, last = table_bytes(setting, arrays.split, arrays.pp)
         fullest = np.maximum((total + first + last) / arrays.pp, cheapest)
         active = activation_bytes(setting, arrays.split, tokens, self.hot)
         return np.asarray(fullest + active, dtype=float)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.domain.work import Real
 from planner.domain.workload import Objective
+from planner.topology.graph import Topology
 from planner.units import MILLION, usd_per_second
 
 UNITS = {
@@ -38,3 +40,15 @@ def objective_value(
         return chips[0] / np.asarray(tokens_per_s)
     price = 1.0 if price_usd_per_hour is None else price_usd_per_hour
     return usd_per_second(price) * chips[1] / np.asarray(tokens_per_s) * MILLION
+
+
+def rented_bound(topology: Topology, used: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Fewest chips that must be rented to use ``used`` chips: whole scale-up domains.
+
+    A torus is rented by the chip. Domains of unequal size are bounded by ``used`` itself.
+    """
+    sizes = {len(domain) for domain in topology.domains}
+    if topology.is_torus or len(sizes) > 1:
+        return used.astype(float)
+    (size,) = sizes
+    return np.ceil(used / size) * float(size)

@@ -8,33 +8,43 @@ ends       layers to stages, under the memory of a chip (``stages``)
 sequences  how many sequences every attention group decodes (``batches``)
 
 Slots and cells do not depend on the batch, so they are decided first; stages are cut anew
-for every batch that the bisection tries.
+for every batch that the bisection tries. :meth:`StrategySolver.bound` runs the same steps
+with what no slots and no cells can beat, which proves how good the strategy could still be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.cost.evaluate import degrees_split, evaluate, replica_times
+from planner.cost.block import RoutedLoad, Tokens
+from planner.cost.evaluate import (
+    cached_sequences,
+    degrees_split,
+    evaluate,
+    microbatch_tokens,
+    replica_times,
+)
 from planner.cost.fabric import replica_rates
 from planner.cost.memory import activation_bytes, budget_bytes, layer_bytes, table_bytes
-from planner.cost.price import FabricRates
-from planner.cost.routing import moe_layer_indices
+from planner.cost.price import FabricRates, LinkRate
+from planner.cost.routing import moe_layer_indices, moe_shape, routed_load, touched_bound
 from planner.cost.step import layer_groups
 from planner.domain.assignment import Assignment, SlotMap
 from planner.domain.cost import Prediction
 from planner.domain.degrees import Degrees
+from planner.domain.hardware import Op
 from planner.domain.workload import Objective
 from planner.search.batches import split_evenly
 from planner.search.experts import place_experts
 from planner.search.mesh import Cells, MeshMapper
 from planner.search.request import PlanRequest
-from planner.search.stages import cut_stages
+from planner.search.stages import Ends, StageCosts, cut_stages
 
 Sequences = tuple[tuple[tuple[int, ...], ...], ...]
+Routing = Callable[[float], dict[int, RoutedLoad]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +55,30 @@ class Solved:
     prediction: Prediction
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Case:
+    """What :meth:`StrategySolver.cut` needs beside a batch: degrees, routing, link prices."""
+
+    degrees: Degrees
+    routing: Routing
+    fabric: FabricRates
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Cut:
+    """Stages for one batch, and the step they give."""
+
+    batch: int
+    sequences: Sequences
+    ends: Ends
+    step_s: float
+
+
 def even_sequences(degrees: Degrees, batch: int) -> Sequences:
     """Spread ``batch`` sequences so that no count of a kind differs by more than one.
 
-    Replicas first, then attention groups (what they keep cached), then microbatches,
-    rotated so that a microbatch's total differs by at most one group's remainder.
+    Replicas first, then attention groups (what they keep cached), then microbatches; the
+    remainders rotate over microbatches, so that their totals differ by at most one.
     """
     replicas = []
     for share in split_evenly(batch, degrees.replicas):
@@ -66,11 +95,6 @@ def even_sequences(degrees: Degrees, batch: int) -> Sequences:
     return tuple(replicas)
 
 
-def cap_slots(num_slots: int, ep: int) -> list[int]:
-    """Slots of each expert-parallel group: equal, the first groups one more."""
-    return list(split_evenly(num_slots, ep))
-
-
 class StrategySolver:
     """Solves strategies of one request, remembering expert placements and link prices."""
 
@@ -78,6 +102,7 @@ class StrategySolver:
         self.request = request
         self.mapper = mapper
         self._maps: dict[tuple[int, int], tuple[SlotMap, ...]] = {}
+        self._hot_bounds: dict[tuple[int, int], list[float]] = {}
         self._fabrics: dict[tuple[Degrees, Cells], FabricRates] = {}
 
     def slot_maps(self, degrees: Degrees) -> tuple[SlotMap, ...]:
@@ -86,60 +111,31 @@ class StrategySolver:
         if key not in self._maps:
             layers = moe_layer_indices(self.request.setting.model)
             grouped: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+            placed = ()
             if layers:
-                caps = np.array(cap_slots(degrees.num_slots, degrees.ep))
+                caps = np.array(split_evenly(degrees.num_slots, degrees.ep), dtype=np.int64)
                 placed = place_experts(self.request.loads, degrees.ep, caps)
-                for layer, placement in zip(layers, placed, strict=True):
-                    slots = tuple(
-                        tuple(int(e) for e in group if e >= 0) for group in placement.slots
-                    )
-                    grouped.setdefault(slots, []).append(layer)
+            for layer, placement in zip(layers, placed, strict=True):
+                grouped.setdefault(placement.groups, []).append(layer)
             self._maps[key] = tuple(
                 SlotMap(layers=tuple(members), slots=slots) for slots, members in grouped.items()
             )
+            self._hot_bounds[key] = [placement.bound for placement in placed]
         return self._maps[key]
 
     def fabric(self, degrees: Degrees, cells: Cells) -> FabricRates:
         """Slowest link prices over the replicas."""
         key = (replace(degrees, microbatches=1, num_slots=0), cells)
         if key not in self._fabrics:
-            stages = tuple(cell for replica in cells for cell in replica)
-            # One loop over all stages covers every hop inside a replica.
-            self._fabrics[key] = (
-                replica_rates(self.request.topology, cells[0], degrees)
-                if len(cells) == 1
-                else _merge(
-                    [replica_rates(self.request.topology, own, degrees) for own in set(cells)]
+            own = [replica_rates(self.request.topology, cell, degrees) for cell in set(cells)]
+            self._fabrics[key] = {
+                axis: LinkRate(
+                    latency_s=max(float(rates[axis].latency_s) for rates in own),
+                    s_per_byte=max(float(rates[axis].s_per_byte) for rates in own),
                 )
-            )
-            assert stages
+                for axis in own[0]
+            }
         return self._fabrics[key]
-
-    def try_batch(self, degrees: Degrees, cells: Cells, batch: int) -> Assignment | None:
-        """Cut stages for ``batch`` sequences; None when memory or the TPOT limit fails."""
-        request = self.request
-        sequences = even_sequences(degrees, batch)
-        draft = Assignment(
-            degrees=degrees,
-            stage_ends=_even_ends(len(request.setting.model.layers), degrees.pp),
-            cells=cells,
-            slot_maps=self.slot_maps(degrees),
-            sequences=sequences,
-        )
-        fabric = self.fabric(degrees, cells)
-        heaviest = max(sequences, key=lambda s: sum(sum(mb) for mb in s))
-        times = replica_times(request.setting, draft, heaviest, request.loads, fabric)
-        ends = self._cut(draft, times.layer_s, heaviest, times)
-        if ends is None:
-            return None
-        found = replace(draft, stage_ends=ends)
-        final = replica_times(request.setting, found, heaviest, request.loads, fabric)
-        if request.tpot_s is not None and final.step_s > request.tpot_s:
-            return None
-        return found
-
-    def _cut(self, draft, layer_s, sequences, times):  # type: ignore[no-untyped-def]
-        raise NotImplementedError
 
     def solve(self, degrees: Degrees, most_per_group: int) -> Solved | None:
         """Best assignment of one strategy, or None when no batch meets the limits.
@@ -152,28 +148,72 @@ class StrategySolver:
         cells = self.mapper.assign(degrees)
         if cells is None:
             return None
-        found = self._best_assignment(degrees, cells, most_per_group)
-        if found is None:
-            return None
         request = self.request
-        prediction = evaluate(
-            request.setting, request.topology, found, request.loads, request.price_usd_per_hour
+        maps = self.slot_maps(degrees)
+        model = request.setting.model
+        case = _Case(
+            degrees=degrees,
+            routing=lambda tokens: routed_load(maps, request.loads, model, tokens),
+            fabric=self.fabric(degrees, cells),
         )
-        return Solved(assignment=found, prediction=prediction)
+        cut = self._best_cut(case, most_per_group)
+        if cut is None:
+            return None
+        assignment = Assignment(
+            degrees=degrees,
+            stage_ends=cut.ends,
+            cells=cells,
+            slot_maps=maps,
+            sequences=cut.sequences,
+        )
+        prediction = evaluate(
+            request.setting, request.topology, assignment, request.loads, request.price_usd_per_hour
+        )
+        return Solved(assignment=assignment, prediction=prediction)
 
-    def _best_assignment(
-        self, degrees: Degrees, cells: Cells, most_per_group: int
-    ) -> Assignment | None:
+    def bound(self, degrees: Degrees, most_per_group: int) -> tuple[int, float] | None:
+        """Batch and step that no assignment of the strategy beats; None when proven infeasible.
+
+        Slots receive the proven lower bound of the hottest share and of the touched
+        copies, links the best cell of the machine; stages are cut exactly.
+        """
+        rates = dict(self.mapper.optimistic_rates(degrees))
+        rates["pp", Op.SEND_RECV] = self.mapper.optimistic_hop(degrees.stage_chips)
+        case = _Case(degrees=degrees, routing=self._optimistic_routing(degrees), fabric=rates)
+        cut = self._best_cut(case, most_per_group)
+        return None if cut is None else (cut.batch, cut.step_s)
+
+    def _optimistic_routing(self, degrees: Degrees) -> Routing:
+        model = self.request.setting.model
+        layers = moe_layer_indices(model)
+        shape = moe_shape(model)
+        self.slot_maps(degrees)
+        hot = self._hot_bounds[degrees.ep, degrees.num_slots]
+
+        def routing(tokens: float) -> dict[int, RoutedLoad]:
+            if shape is None:
+                return {}
+            slots = (degrees.num_slots, degrees.ep)
+            touched = touched_bound(self.request.loads, shape[1], slots, tokens)
+            return {
+                layer: RoutedLoad(hot_share=hot[row], touched_slots=float(touched[row]))
+                for row, layer in enumerate(layers)
+            }
+
+        return routing
+
+    def _best_cut(self, case: _Case, most_per_group: int) -> _Cut | None:
+        """Cut for the best batch: the pinned one, the smallest, or the largest that fits."""
+        degrees = case.degrees
         if self.request.batch is not None:
-            return self.try_batch(degrees, cells, self.request.batch)
+            return self.cut(case, self.request.batch)
         per_group = degrees.attn_dp * degrees.microbatches * degrees.replicas
         if self.request.objective is Objective.LATENCY:
-            return self.try_batch(degrees, cells, per_group)
-        low, high = 0, most_per_group + 1
-        probe = most_per_group
-        best: Assignment | None = None
+            return self.cut(case, per_group)
+        low, high, probe = 0, most_per_group + 1, most_per_group
+        best: _Cut | None = None
         while high - low > 1:
-            tried = self.try_batch(degrees, cells, probe * per_group)
+            tried = self.cut(case, probe * per_group)
             if tried is None:
                 high = probe
             else:
@@ -181,15 +221,62 @@ class StrategySolver:
             probe = (low + high) // 2
         return best
 
+    def cut(self, case: _Case, batch: int) -> _Cut | None:
+        """Cut stages for ``batch`` sequences; None when memory or the TPOT limit fails."""
+        request, degrees = self.request, case.degrees
+        setting = request.setting
+        sequences = even_sequences(degrees, batch)
+        tokens = microbatch_tokens(sequences[0])
+        routed = case.routing(float(tokens.stage))
+        whole = Assignment(
+            degrees=degrees,
+            stage_ends=(len(setting.model.layers),),
+            cells=(),
+            slot_maps=(),
+            sequences=sequences,
+        )
+        times = replica_times(setting, whole, tokens, routed, case.fabric)
+        tables = (times.embedding_s, times.head_s)
+        costs = self._stage_costs(case, sequences, tokens, routed)
+        if costs is None:
+            return None
+        ends = cut_stages(replace(costs, layer_s=times.layer_s, table_s=tables), degrees.pp)
+        if ends is None:
+            return None
+        final = replica_times(setting, replace(whole, stage_ends=ends), tokens, routed, case.fabric)
+        if request.tpot_s is not None and final.step_s > request.tpot_s:
+            return None
+        return _Cut(batch=batch, sequences=sequences, ends=ends, step_s=final.step_s)
 
-def _even_ends(num_layers: int, stages: int) -> tuple[int, ...]:
-    ends = np.cumsum(split_evenly(num_layers, stages))
-    return tuple(int(end) for end in ends)
-
-
-def _merge(rates: Sequence[FabricRates]) -> FabricRates:
-    """Slowest of several link prices, axis by axis."""
-    return {
-        key: max((own[key] for own in rates), key=lambda rate: float(rate.s_per_byte))
-        for key in rates[0]
-    }
+    def _stage_costs(
+        self,
+        case: _Case,
+        sequences: Sequences,
+        tokens: Tokens,
+        routed: dict[int, RoutedLoad],
+    ) -> StageCosts | None:
+        """Bytes of every layer on the fullest chip, and what is left for a stage."""
+        degrees, setting = case.degrees, self.request.setting
+        split = degrees_split(degrees)
+        slots = -(-degrees.num_slots // degrees.ep)
+        cached = float(cached_sequences(sequences[0]))
+        layer_b = np.zeros(len(setting.model.layers))
+        for group in layer_groups(setting.model):
+            own = layer_bytes(setting, group, split)
+            moe = slots if group.is_moe else 0
+            layer_b[list(group.indices)] = (
+                own.fixed + own.per_slot * moe + own.kv_per_sequence * cached
+            )
+        first, last = table_bytes(setting, split, float(degrees.pp))
+        hot = max((float(load.hot_share) for load in routed.values()), default=0.0)
+        active = float(activation_bytes(setting, split, tokens, hot))
+        free = budget_bytes(setting) - active
+        if free <= 0:
+            return None
+        return StageCosts(
+            layer_s=layer_b,
+            layer_bytes=layer_b,
+            table_s=(0.0, 0.0),
+            table_bytes=(float(first), float(last)),
+            capacity_bytes=free,
+        )

@@ -196,3 +196,25 @@ def enumerate_strategies(request: PlanRequest) -> Strategies:
         table = table[table[:, 6] * table[:, 7] <= request.batch]
     names = [f.name for f in fields(Strategies)]
     return Strategies(**{name: table[:, column] for column, name in enumerate(names)})
+
+
+def space_description(strategies: Strategies) -> dict[str, str]:
+    """Values that each degree takes in the space, for the certificate."""
+    return {
+        f.name: _ranges(np.unique(getattr(strategies, f.name)).tolist())
+        for f in fields(Strategies)
+    }
+
+
+def _ranges(values: list[int]) -> str:
+    """Write ascending values as ``1..8,12,16``."""
+    parts: list[str] = []
+    start = 0
+    for position in range(1, len(values) + 1):
+        ends_run = position == len(values) or values[position] != values[position - 1] + 1
+        if not ends_run:
+            continue
+        run = values[start:position]
+        parts.append(f"{run[0]}..{run[-1]}" if len(run) > 2 else ",".join(map(str, run)))
+        start = position
+    return ",".join(parts)

@@ -1,0 +1,1 @@
+"""Files in, records out: machines, model configurations, router statistics."""

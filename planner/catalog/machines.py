@@ -1,0 +1,331 @@
+"""Machine files: the catalogue of machines and the user's own files.
+
+A file is TOML; ``extends = "h100-hgx"`` starts from another machine and overrides some of
+its numbers, each with its own source. See ``topologies/`` for the format by example.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from planner.catalog.machine_file import (
+    FieldProblem,
+    MachineTable,
+    check_ranges,
+    split_sources,
+    to_spec,
+)
+from planner.domain.hardware import MachineSpec, Source, Torus
+from planner.errors import CatalogError, SpecError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_AS_OF = re.compile(r"20\d\d-(0[1-9]|1[0-2])")
+_AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
+_QUOTED = re.compile(r"`([^`]+)`")
+_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?")
+_MAX_EXTENDS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _File:
+    """One parsed file of a chain of ``extends``, most specific first."""
+
+    label: str
+    text: str
+    plain: dict[str, Any]
+    sources: tuple[Source, ...]
+
+
+def _catalogue() -> Path:
+    # An editable install has no copy inside the package: the repository's folder is it.
+    inside = _PACKAGE / "topologies"
+    return inside if inside.is_dir() else _PACKAGE.parent / "topologies"
+
+
+def machine_names() -> tuple[str, ...]:
+    """Names of the machines of the catalogue, in alphabetical order."""
+    return tuple(sorted(path.stem for path in _catalogue().glob("*.toml")))
+
+
+def _locate(name_or_path: str, relative_to: Path | None) -> tuple[Path, str]:
+    """The file that a name or path means, and how to call it in messages."""
+    if name_or_path in machine_names():
+        return _catalogue() / f"{name_or_path}.toml", f"topologies/{name_or_path}.toml"
+    path = Path(name_or_path)
+    if relative_to is not None and not path.is_absolute():
+        path = relative_to / path
+    looks_like_path = name_or_path.endswith(".toml") or any(c in name_or_path for c in "/\\")
+    if looks_like_path or path.exists():
+        return path, str(path) if relative_to is not None else name_or_path
+    names = machine_names()
+    near = difflib.get_close_matches(name_or_path.lower(), names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise SpecError(
+        f"unknown machine '{name_or_path}'",
+        f"{hint}known machines: {', '.join(names)}; or the path of a .toml file",
+    )
+
+
+def _read_text(path: Path, label: str) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise CatalogError(
+            "no such file", file=label, remedy=f"known machines: {', '.join(machine_names())}"
+        ) from None
+    except IsADirectoryError:
+        raise CatalogError("is a folder", file=label, remedy="name a .toml file in it") from None
+    except UnicodeDecodeError as error:
+        raise CatalogError(
+            f"is not UTF-8 text (byte {error.start})", file=label, remedy="save it as UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CatalogError(f"cannot be read: {reason}", file=label) from None
+
+
+def _parse(text: str, label: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = int(found.group(1)) if found else text.count("\n") + 1
+        message = re.sub(r"\s*\(at .*\)$", "", str(error))
+        raise CatalogError(
+            f"is not valid TOML: {message}", file=label, line=line, remedy="see toml.io/en/v1.0.0"
+        ) from None
+    except RecursionError:
+        raise CatalogError("is nested too deeply", file=label) from None
+
+
+def _find_line(text: str, field: str) -> int | None:
+    """Line of a dotted field, or of the innermost table around it."""
+    table = ""
+    best: tuple[int, int] | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = _HEADER.fullmatch(line)
+        if header is not None:
+            table = header.group(1)
+            here = table
+        else:
+            key = line.partition("=")[0].strip() if "=" in line else ""
+            if not key or key.startswith("#"):
+                continue
+            here = f"{table}.{key}" if table else key
+        if field == here or (field.startswith(f"{here}.") and header is not None):
+            depth = here.count(".") + 1
+            if best is None or depth > best[0]:
+                best = (depth, number)
+    return None if best is None else best[1]
+
+
+def _complain(problem: FieldProblem, chain: Sequence[_File]) -> CatalogError:
+    """Name the file and line that are to blame: the most specific file that has the field."""
+    lines = [(file, _find_line(file.text, problem.field)) for file in chain]
+    file, line = next((pair for pair in lines if pair[1] is not None), (chain[0], None))
+    return CatalogError(
+        problem.message, file=file.label, field=problem.field, line=line, remedy=problem.remedy
+    )
+
+
+def _read_file(path: Path, label: str) -> tuple[_File, str | None]:
+    text = _read_text(path, label)
+    data = _parse(text, label)
+    blank = _File(label=label, text=text, plain={}, sources=())
+    try:
+        as_of = data.pop("as_of", None)
+        if not isinstance(as_of, str) or not _AS_OF.fullmatch(as_of):
+            raise FieldProblem(
+                "as_of", "must be the month the sources were read", 'write as_of = "2026-11"'
+            )
+        extends = data.pop("extends", None)
+        if extends is not None and not isinstance(extends, str):
+            raise FieldProblem("extends", "must be the name or the path of a machine")
+        plain, sources = split_sources(data, as_of)
+    except FieldProblem as problem:
+        raise _complain(problem, [blank]) from None
+    return replace(blank, plain=plain, sources=tuple(sources)), extends
+
+
+def _read_chain(name_or_path: str) -> list[_File]:
+    path, label = _locate(name_or_path, None)
+    chain: list[_File] = []
+    seen: set[Path] = set()
+    while True:
+        if path.resolve() in seen or len(chain) > _MAX_EXTENDS:
+            raise CatalogError("extends itself", file=label, field="extends")
+        seen.add(path.resolve())
+        file, extends = _read_file(path, label)
+        file.plain.setdefault("name", path.stem)
+        chain.append(file)
+        if extends is None:
+            return chain
+        try:
+            path, label = _locate(extends, path.parent)
+        except SpecError as error:
+            line = _find_line(file.text, "extends")
+            raise CatalogError(
+                error.message, file=file.label, field="extends", line=line, remedy=error.remedy
+            ) from None
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[key] = _merge(below, value) if both else value
+    return merged
+
+
+def _schema_problem(error: msgspec.ValidationError) -> FieldProblem:
+    """Put the validator's message into the form of every other complaint."""
+    match = _AT.fullmatch(str(error))
+    what, field = (match.group("what"), match.group("field") or "") if match else (str(error), "")
+    named = _QUOTED.search(what)
+    if named is not None and "unknown field" in what:
+        return FieldProblem(
+            f"{field}.{named.group(1)}".lstrip("."), "is not a known field", "check its spelling"
+        )
+    if named is not None and "missing required field" in what:
+        return FieldProblem(f"{field}.{named.group(1)}".lstrip("."), "is missing")
+    # Positions in an array are not fields: point at the array.
+    return FieldProblem(field.partition("[")[0], what[:1].lower() + what[1:])
+
+
+def load_machine(name_or_path: str) -> MachineSpec:
+    """Read a machine of the catalogue, or a file of the user's.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A name of :func:`machine_names`, or the path of a TOML file.
+
+    Returns
+    -------
+    MachineSpec
+        In SI units, at the file's default size.
+
+    Raises
+    ------
+    SpecError
+        The name is not in the catalogue.
+    CatalogError
+        The file is missing, malformed, has an unknown, missing or impossible field, or a
+        number without a source. Names the file, the field and, where known, the line.
+    """
+    chain = _read_chain(str(name_or_path))
+    merged: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for file in reversed(chain):
+        merged = _merge(merged, file.plain)
+        sources |= {source.field: source for source in file.sources}
+    try:
+        try:
+            table = msgspec.convert(merged, MachineTable)
+        except msgspec.ValidationError as error:
+            raise _schema_problem(error) from None
+        check_ranges(merged)
+        spec = to_spec(table, tuple(sources[field] for field in sorted(sources)))
+        return _check_default_size(spec)
+    except FieldProblem as problem:
+        raise _complain(problem, chain) from None
+
+
+def _check_default_size(spec: MachineSpec) -> MachineSpec:
+    try:
+        if isinstance(spec.scale_up, Torus):
+            return _with_shape(spec, spec.scale_up, spec.shape)
+        return _with_domains(spec, spec.num_domains, spec.scale_up.unit)
+    except SpecError as error:
+        field = "size.shape" if isinstance(spec.scale_up, Torus) else "size.domains"
+        raise FieldProblem(field, error.message, error.remedy) from None
+
+
+def _with_domains(spec: MachineSpec, count: int, unit: str) -> MachineSpec:
+    most = spec.scale_out.max_domains if spec.scale_out is not None else 1
+    if not 1 <= count <= most:
+        raise SpecError(
+            f"{spec.name} has 1 to {most} {unit}s, not {count}", f"write for example --{unit}s 1"
+        )
+    return replace(spec, num_domains=count)
+
+
+def _with_shape(spec: MachineSpec, torus: Torus, shape: Sequence[int]) -> MachineSpec:
+    full = torus.full_shape
+    text = "x".join(map(str, shape))
+    if len(shape) != len(full) or any(
+        not 1 <= length <= most for length, most in zip(shape, full, strict=False)
+    ):
+        limit = "x".join(map(str, full))
+        raise SpecError(
+            f"{spec.name} has slices of up to {limit} chips, not '{text}'",
+            f"write for example --shape {'x'.join(str(min(4, most)) for most in full)}",
+        )
+    return replace(spec, shape=tuple(shape))
+
+
+def resize(
+    spec: MachineSpec,
+    nodes: int | None = None,
+    racks: int | None = None,
+    shape: Sequence[int] | None = None,
+) -> MachineSpec:
+    """The same machine in another size.
+
+    Parameters
+    ----------
+    nodes, racks : int, optional
+        Scale-up domains, for machines that are counted so.
+    shape : sequence of int, optional
+        Axis lengths of a torus slice.
+
+    Returns
+    -------
+    MachineSpec
+        ``spec`` itself when no option is given.
+
+    Raises
+    ------
+    SpecError
+        An option that does not apply to this machine, or a size that it cannot have.
+    """
+    given = {
+        name: value
+        for name, value in (("nodes", nodes), ("racks", racks), ("shape", shape))
+        if value is not None
+    }
+    own = "shape" if isinstance(spec.scale_up, Torus) else f"{spec.scale_up.unit}s"
+    for name in given:
+        if name != own:
+            raise SpecError(
+                f"--{name} does not apply to {spec.name}", f"its size is given by --{own}"
+            )
+    if not given:
+        return spec
+    if isinstance(spec.scale_up, Torus):
+        return _with_shape(spec, spec.scale_up, tuple(shape or ()))
+    count = nodes if nodes is not None else racks
+    return _with_domains(spec, count or 0, spec.scale_up.unit)
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Read the shape of a torus slice such as ``4x8``.
+
+    Raises
+    ------
+    SpecError
+        The text is not positive whole numbers joined by ``x``.
+    """
+    parts = text.lower().split("x")
+    if not all(part.isascii() and part.isdigit() and 0 < int(part) < 10**6 for part in parts):
+        raise SpecError(f"--shape: cannot read '{text}'", "write for example --shape 4x8")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,3 @@
+"""Version of the package, written into every layout file."""
+
+VERSION = "0.1.0"
