@@ -139,3 +139,20 @@ def format_params(count: float) -> str:
 def usd_per_second(usd_per_hour: float) -> float:
     """Convert a price per hour into a price per second."""
     return usd_per_hour / HOUR_S
+
+
+def format_integer(value: int) -> str:
+    """Format an exact count with thousands separators: ``9,216``."""
+    return f"{value:,d}"
+
+
+def format_percent(fraction: float) -> str:
+    """Format a fraction as a percentage with three significant digits at most: ``22.5 %``."""
+    percent = 100.0 * fraction
+    decimals = 1 if abs(percent) >= 10 else 2
+    return f"{percent:.{decimals}f} %"
+
+
+def format_precise(value: float) -> str:
+    """Format a number that is compared with a close one, six significant digits: ``0.0101234``."""
+    return f"{value:.6g}"

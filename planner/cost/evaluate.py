@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.cost.block import WIRE_BYTES, RoutedLoad, Split, Tokens
-from planner.cost.fabric import rented_chips, replica_rates
+from planner.cost.fabric import replica_rates
 from planner.cost.memory import activation_bytes, budget_bytes, layer_bytes, table_bytes
 from planner.cost.pipeline import decode_idle_fraction, decode_step_s
-from planner.cost.price import FabricRates, PricedTerm, layer_seconds, price_message
+from planner.cost.price import FabricRates, PricedTerm, price_message
 from planner.cost.routing import FloatArray, moe_layer_indices, routed_load
 from planner.cost.step import (
     LayerGroup,
@@ -238,9 +238,8 @@ def evaluate(
         sum(sum(mb) for mb in sequences) / own.step_s for own, _, sequences in replicas
     )
     cost = None
-    rented = rented_chips(
-        topology, (chip for replica in assignment.cells for cell in replica for chip in cell)
-    )
+    chips = (chip for replica in assignment.cells for cell in replica for chip in cell)
+    rented = sum(topology.rental_units(chips))
     if price_usd_per_hour is not None:
         usd_per_s = usd_per_second(price_usd_per_hour) * rented
         cost = usd_per_s / tokens_per_s * MILLION

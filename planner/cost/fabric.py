@@ -88,15 +88,3 @@ def replica_rates(
     rates = stage_rates(topology, cells, degrees)
     rates["pp", Op.SEND_RECV] = hop_rate(topology, cells)
     return rates
-
-
-def rented_chips(topology: Topology, chips: Iterable[int]) -> int:
-    """Chips of the nodes or racks that must be rented to use ``chips``.
-
-    A scale-up domain (an 8-GPU node, a rack) is rented whole, a torus by the chip.
-    """
-    used = set(chips)
-    if topology.is_torus:
-        return len(used)
-    touched = {topology.domain_of(chip) for chip in used}
-    return sum(len(topology.domains[domain]) for domain in touched)

@@ -1,21 +1,31 @@
 """Why nothing fits: which resource, how much is needed, and what would help.
 
-Every remedy is tried on the same bounds before it is suggested: a sentence printed here
-has been computed.
+Every remedy is tried on the same optimistic bounds before it is suggested: a change that
+is printed here removes the obstacle that it is printed for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from planner.cost.block import Tokens
 from planner.cost.memory import budget_bytes
+from planner.domain.degrees import Degrees
+from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
+from planner.domain.hardware import SwitchDomain
 from planner.domain.outcome import Infeasible
-from planner.search.bounds import BoundTable, StepBound
+from planner.search.bounds import BoundTable, StepBound, feasible
+from planner.search.mesh import MeshMapper, strategy_rates
 from planner.search.request import PlanRequest
-from planner.search.strategies import Strategies
+from planner.search.strategies import Strategies, enumerate_strategies
+from planner.topology.build import build_topology
 from planner.units import format_bytes, format_seconds
+
+MAX_GROWTH = 64
+MATMUL_ROLES = ("attention", "dense_ffn", "shared_expert", "routed_expert")
 
 
 def explain(
@@ -35,83 +45,188 @@ def explain(
         resource="placement",
         needed="one layout",
         available="none",
-        message="every strategy that looked feasible failed once layers were cut into whole "
-        "stages or ranks were placed on chips",
-        remedies=("relax the memory or TPOT limit by a few percent, or free a pinned degree",),
+        message="every strategy that its bound admits failed once layers were cut into whole "
+        "stages: the memory or TPOT limit is missed by the unevenness of the stages",
+        remedies=("relax the limit by a few percent, or free a pinned degree",),
     )
 
 
 def _no_strategy(request: PlanRequest) -> Infeasible:
     chips = request.topology.num_chips
-    pinned = ", ".join(
-        f"{name} {sorted(values)}" for name, values in _pinned(request) if len(values) <= 8
-    )
+    pinned = ", ".join(_pinned(request))
     return Infeasible(
         resource="chips",
-        needed=f"degrees that satisfy {pinned}" if pinned else "one stage",
+        needed=f"degrees with {pinned}" if pinned else "one stage",
         available=f"{chips} chips",
         message=f"no combination of degrees satisfies {pinned or 'the limits'} on {chips} chips: "
-        "attn_tp x attn_dp must equal ep x expert_tp, stages must fit on the machine and, when "
-        "larger than a scale-up domain, split evenly over domains; a batch needs at least one "
+        "a stage has tp x dp / replicas = ep x expert_tp chips, must fit on the machine and "
+        "split evenly over domains when it is larger than one, and a batch needs at least one "
         "sequence per microbatch and replica",
         remedies=("free one of the pinned degrees", "use a larger machine"),
     )
 
 
-def _pinned(request: PlanRequest) -> Iterator[tuple[str, frozenset[int]]]:
-    names = ("tp", "pp", "ep", "dp", "expert_tp", "slots", "microbatches", "replicas")
-    for name in names:
+def _pinned(request: PlanRequest) -> Iterator[str]:
+    for name in ("tp", "pp", "ep", "dp", "expert_tp", "slots", "microbatches", "replicas"):
         values = getattr(request.limits, name)
         if values is not None:
-            yield name, values
+            listed = ",".join(map(str, sorted(values)[:8]))
+            yield f"{name.replace('_', '-')} {listed}{',...' if len(values) > 8 else ''}"
     if request.batch is not None:
-        yield "batch", frozenset({request.batch})
+        yield f"batch {request.batch}"
 
 
-def _smallest_tokens(request: PlanRequest, bound: StepBound):  # type: ignore[no-untyped-def]
+def _smallest(request: PlanRequest, bound: StepBound) -> Tokens:
+    """Tokens of the smallest batch that the request allows."""
     if request.batch is not None:
         return bound.pinned_tokens(request.batch)
     return bound.tokens(np.ones(len(bound.strategies)))
 
 
+def _name(degrees: Degrees) -> str:
+    experts = f", EP{degrees.ep}" if degrees.num_slots else ""
+    return f"TP{degrees.attn_tp} x DP{degrees.attn_dp}{experts}, PP{degrees.pp}"
+
+
+def _helps(request: PlanRequest) -> bool:
+    """Whether some strategy of a changed request may be feasible."""
+    strategies = enumerate_strategies(request)
+    if len(strategies) == 0:
+        return False
+    mapper = MeshMapper.of(request.topology)
+    bound = StepBound(request, strategies, strategy_rates(mapper, strategies))
+    fits, meets = feasible(bound, _smallest(request, bound))
+    return bool((fits & meets).any())
+
+
+def _with_domains(request: PlanRequest, count: int) -> PlanRequest:
+    spec = replace(request.topology.spec, num_domains=count)
+    return replace(request, topology=build_topology(spec))
+
+
+def _more_domains(request: PlanRequest) -> Iterator[str]:
+    """Fewest nodes or racks that fit, by doubling and halving the step."""
+    spec = request.topology.spec
+    if not isinstance(spec.scale_up, SwitchDomain) or spec.scale_out is None:
+        return
+    unit = f"{spec.scale_up.unit}s"
+    most = min(spec.scale_out.max_domains, spec.num_domains * MAX_GROWTH)
+    low, high = spec.num_domains, min(2 * spec.num_domains, most)
+    while not _helps(_with_domains(request, high)):
+        if high == most:
+            return
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _helps(_with_domains(request, middle)):
+            high = middle
+        else:
+            low = middle
+    yield f"--{unit} {high} instead of {spec.num_domains}"
+
+
+def _narrower(request: PlanRequest) -> Iterator[str]:
+    """Narrower weights, then a narrower cache, that fit on the same machine."""
+    setting = request.setting
+    precision = setting.model.precision
+    now = BYTES_PER_ELEMENT[precision.routed_expert]
+    for dtype in (DType.FP8, DType.NVFP4):
+        if BYTES_PER_ELEMENT[dtype] < now:
+            roles = {role: dtype for role in MATMUL_ROLES}
+            model = replace(setting.model, precision=replace(precision, **roles))
+            if _helps(replace(request, setting=replace(setting, model=model))):
+                yield f"--weights {dtype.value} (now {precision.routed_expert.value})"
+                break
+    if BYTES_PER_ELEMENT[precision.kv] > 1:
+        model = replace(setting.model, precision=replace(precision, kv=DType.FP8))
+        if _helps(replace(request, setting=replace(setting, model=model))):
+            yield f"--kv fp8 (now {precision.kv.value})"
+
+
+def _shorter(request: PlanRequest) -> Iterator[str]:
+    """The longest context that fits, when any does."""
+
+    def fits(context: int) -> bool:
+        setting = replace(request.setting, context_tokens=context)
+        return _helps(replace(request, setting=setting))
+
+    yield from _largest("--context", request.setting.context_tokens, fits)
+
+
+def _smaller_batch(request: PlanRequest) -> Iterator[str]:
+    """The largest batch that fits, when the batch is pinned."""
+    if request.batch is not None:
+        yield from _largest(
+            "--batch", request.batch, lambda batch: _helps(replace(request, batch=batch))
+        )
+
+
+def _largest(option: str, now: int, works: Callable[[int], bool]) -> Iterator[str]:
+    """Largest value below ``now`` that works, to 1 %, by bisection."""
+    if not works(1):
+        return
+    low, high = 1, now
+    while high - low > max(1, low // 100):
+        middle = (low + high) // 2
+        low, high = (middle, high) if works(middle) else (low, middle)
+    yield f"{option} {low} instead of {now}"
+
+
 def _memory(request: PlanRequest, bound: StepBound) -> Infeasible:
-    needed = bound.memory_bytes(_smallest_tokens(request, bound))
+    needed = bound.memory_bytes(_smallest(request, bound))
     index = int(np.argmin(needed))
     budget = budget_bytes(request.setting)
     reserve = request.setting.chip.hbm_usable_bytes - budget
-    missing = float(needed[index]) - budget
-    degrees = bound.strategies.degrees(index)
-    factor = float(needed[index]) / budget
-    remedies = [
-        f"about {np.ceil(request.topology.num_chips * factor):.0f} chips of this kind "
-        f"({factor:.2f} x as many) hold the same bytes at the same usable HBM per chip",
-    ]
+    least = float(needed[index])
+    remedies = (
+        *_more_domains(request),
+        *_narrower(request),
+        *_smaller_batch(request),
+        *_shorter(request),
+    )
     return Infeasible(
         resource="memory",
-        needed=format_bytes(float(needed[index])),
+        needed=format_bytes(least),
         available=format_bytes(budget),
-        message=f"HBM: the leanest layout (TP{degrees.attn_tp} x DP{degrees.attn_dp}, "
-        f"EP{degrees.ep}, PP{degrees.pp}) needs {format_bytes(float(needed[index]))} per chip, "
-        f"{format_bytes(budget)} are free ({format_bytes(reserve)} of the usable HBM are "
-        f"reserved for the engine): {format_bytes(missing)} are missing",
-        remedies=tuple(remedies),
+        message=f"HBM: the leanest layout ({_name(bound.strategies.degrees(index))}) needs "
+        f"{format_bytes(least)} per chip and {format_bytes(budget)} are free "
+        f"({format_bytes(reserve)} of the usable HBM are reserved for the engine): "
+        f"{format_bytes(least - budget)} per chip are missing",
+        remedies=remedies or ("a machine with more HBM per chip, or a smaller model",),
     )
 
 
 def _tpot(request: PlanRequest, bound: StepBound, table: BoundTable) -> Infeasible:
     assert request.tpot_s is not None
-    step = np.where(table.fits_memory, bound.step_s(_smallest_tokens(request, bound)), np.inf)
+    step = np.where(table.fits_memory, bound.step_s(_smallest(request, bound)), np.inf)
     index = int(np.argmin(step))
-    degrees = bound.strategies.degrees(index)
     floor = float(step[index])
+    relaxed = replace(request, tpot_s=None)
+    term, seconds = floor_term(relaxed, bound.strategies.degrees(index))
     return Infeasible(
         resource="tpot",
         needed=format_seconds(floor),
         available=format_seconds(request.tpot_s),
         message=f"TPOT: no layout steps faster than {format_seconds(floor)}, the limit is "
-        f"{format_seconds(request.tpot_s)}; the fastest is TP{degrees.attn_tp} x "
-        f"DP{degrees.attn_dp}, EP{degrees.ep}, PP{degrees.pp}",
-        remedies=(f"raise --tpot to at least {format_seconds(floor * 1.01)}",),
+        f"{format_seconds(request.tpot_s)}; the fastest ({_name(bound.strategies.degrees(index))}) "
+        f"spends most on {term.replace('_', ' ')} ({format_seconds(seconds)})",
+        remedies=(
+            f"--tpot {format_seconds(floor * 1.01).replace(' ', '')} or more",
+            *_narrower(request),
+            *_more_domains(request),
+            *_smaller_batch(request),
+            *_shorter(request),
+        ),
     )
 
 
+def floor_term(request: PlanRequest, degrees: Degrees) -> tuple[str, float]:
+    """Largest term of a strategy's step at the smallest batch, and its seconds."""
+    from planner.search.solve import StrategySolver
+
+    solver = StrategySolver(request, MeshMapper.of(request.topology))
+    solved = solver.solve(degrees, 1)
+    if solved is None:
+        return "uneven stages", 0.0
+    largest = max(solved.prediction.terms, key=lambda term: term.seconds)
+    return largest.name, largest.seconds

@@ -45,10 +45,10 @@ def objective_value(
 def rented_bound(topology: Topology, used: NDArray[np.int64]) -> NDArray[np.float64]:
     """Fewest chips that must be rented to use ``used`` chips: whole scale-up domains.
 
-    A torus is rented by the chip. Domains of unequal size are bounded by ``used`` itself.
+    Domains of unequal size are bounded by ``used`` itself.
     """
     sizes = {len(domain) for domain in topology.domains}
-    if topology.is_torus or len(sizes) > 1:
+    if len(sizes) > 1:
         return used.astype(float)
     (size,) = sizes
     return np.ceil(used / size) * float(size)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planner.cost.routing import moe_shape
 from planner.domain.degrees import Degrees
 from planner.domain.layout import Certificate
 from planner.domain.outcome import Infeasible
@@ -145,18 +146,32 @@ class _Search:
         return float("inf")
 
 
-def _family(degrees: Degrees) -> tuple[int, int, bool]:
-    """Layouts that people would call the same strategy."""
-    return degrees.ep * degrees.expert_tp, degrees.pp, degrees.attn_tp > 1
+def _family(degrees: Degrees, num_experts: int) -> tuple[object, ...]:
+    """Layouts that people would call the same strategy.
+
+    Splits of attention (data or tensor parallel), whether expert groups divide the experts
+    evenly, copies or none, stages and replicas tell families apart; the exact size does not.
+    """
+    return (
+        degrees.attn_tp > 1,
+        degrees.attn_dp > 1,
+        degrees.ep > 1,
+        num_experts % degrees.ep == 0,
+        degrees.num_slots > num_experts,
+        min(degrees.pp, 3),
+        min(degrees.replicas, 3),
+    )
 
 
 def runners_up(search: _Search, table: BoundTable, best: Solved) -> tuple[Solved, ...]:
     """Solve the most promising strategy of each other family, best first."""
-    seen = {_family(best.assignment.degrees)}
+    shape = moe_shape(search.request.setting.model)
+    num_experts = 1 if shape is None else shape[0]
+    seen = {_family(best.assignment.degrees, num_experts)}
     found: list[Solved] = []
     tries = 0
     for index in _by_bound(table):
-        family = _family(search.strategies.degrees(index))
+        family = _family(search.strategies.degrees(index), num_experts)
         if family in seen:
             continue
         seen.add(family)

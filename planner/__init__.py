@@ -1,0 +1,69 @@
+"""Certified layouts of large language models on real machines.
+
+The facade is lazy: ``import planner`` reads nothing heavy until a name is used.
+
+>>> from planner import Question, plan
+>>> layout = plan(Question(model="deepseek-v3", machine="gb200-nvl72", context_tokens=8192))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from planner.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from planner.api import (
+        evaluate,
+        evaluate_layout,
+        load_model,
+        load_topology,
+        plan,
+        verify,
+    )
+    from planner.domain.layout import Layout
+    from planner.domain.outcome import Infeasible
+    from planner.domain.question import DegreeLimits, Question
+    from planner.errors import CatalogError, ModelBugError, PlannerError, SpecError
+
+_HOMES = {
+    "evaluate": "planner.api",
+    "evaluate_layout": "planner.api",
+    "load_model": "planner.api",
+    "load_topology": "planner.api",
+    "plan": "planner.api",
+    "verify": "planner.api",
+    "Layout": "planner.domain.layout",
+    "Infeasible": "planner.domain.outcome",
+    "DegreeLimits": "planner.domain.question",
+    "Question": "planner.domain.question",
+    "CatalogError": "planner.errors",
+    "ModelBugError": "planner.errors",
+    "PlannerError": "planner.errors",
+    "SpecError": "planner.errors",
+}
+
+__all__ = [
+    "CatalogError",
+    "DegreeLimits",
+    "Infeasible",
+    "Layout",
+    "ModelBugError",
+    "PlannerError",
+    "Question",
+    "SpecError",
+    "__version__",
+    "evaluate",
+    "evaluate_layout",
+    "load_model",
+    "load_topology",
+    "plan",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'planner' has no attribute '{name}'")
