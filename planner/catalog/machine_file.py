@@ -185,12 +185,11 @@ def split_sources(
     FieldProblem
         A number without a source, or a source without a number.
     """
-    given = table.get("source", {})
+    given: Any = table.get("source", {})
     if not isinstance(given, dict) or not all(isinstance(text, str) for text in given.values()):
         raise FieldProblem(_dotted(prefix, "source"), "must be a table of texts")
     plain: dict[str, Any] = {}
     sources: list[Source] = []
-    numbers = set()
     for key, value in table.items():
         if key == "source":
             continue
@@ -203,17 +202,14 @@ def split_sources(
         # The default size is a choice, not a fact that could have a source.
         if not _is_number(value) or prefix == "size":
             continue
-        numbers.add(key)
-        text = given.get(key, given.get("all", "")).strip()
+        text = str(given.get(key, given.get("all", ""))).strip()
         if not text:
             where = f"[{prefix}.source]" if prefix else "[source]"
             raise FieldProblem(name, "has no source", f'add {key} = "..." to {where}')
         sources.append(Source(field=name, text=text, as_of=as_of))
     for key in given:
-        if key not in numbers and key != "all":
-            raise FieldProblem(
-                _dotted(prefix, f"source.{key}"), f"'{key}' is not a number of this table"
-            )
+        if key not in plain and key != "all":
+            raise FieldProblem(_dotted(prefix, f"source.{key}"), f"'{key}' is not in this table")
     return plain, sources
 
 
@@ -286,8 +282,8 @@ def _chip(table: ChipTable, scale_up: float, scale_out: float) -> Chip:
 
 def _scale_up(table: SwitchTable | TorusTable) -> SwitchDomain | Torus:
     if isinstance(table, TorusTable):
-        if not table.full_shape:
-            raise FieldProblem("scale_up.full_shape", "has no axis")
+        if not 1 <= len(table.full_shape) <= 3:
+            raise FieldProblem("scale_up.full_shape", "must have one to three axes")
         return Torus(
             full_shape=table.full_shape,
             link_bytes_per_s=table.link_GB_per_s * GB,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -160,9 +160,9 @@ def _read_chain(name_or_path: str) -> list[_File]:
     chain: list[_File] = []
     seen: set[Path] = set()
     while True:
-        if path.resolve() in seen or len(chain) > _MAX_EXTENDS:
+        if path.absolute() in seen or len(chain) > _MAX_EXTENDS:
             raise CatalogError("extends itself", file=label, field="extends")
-        seen.add(path.resolve())
+        seen.add(path.absolute())
         file, extends = _read_file(path, label)
         file.plain.setdefault("name", path.stem)
         chain.append(file)
@@ -181,8 +181,10 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        merged[key] = _merge(below, value) if both else value
+        if isinstance(below, dict) and isinstance(value, dict):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
     return merged
 
 
@@ -199,6 +201,26 @@ def _schema_problem(error: msgspec.ValidationError) -> FieldProblem:
         return FieldProblem(f"{field}.{named.group(1)}".lstrip("."), "is missing")
     # Positions in an array are not fields: point at the array.
     return FieldProblem(field.partition("[")[0], what[:1].lower() + what[1:])
+
+
+def _resolve(name_or_path: str) -> tuple[list[_File], dict[str, Any], tuple[Source, ...]]:
+    """The chain of files, its numbers merged, and the source of each number."""
+    chain = _read_chain(name_or_path)
+    merged: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for file in reversed(chain):
+        merged = _merge(merged, file.plain)
+        sources |= {source.field: source for source in file.sources}
+    return chain, merged, tuple(sources[field] for field in sorted(sources))
+
+
+def _spec(merged: dict[str, Any], sources: tuple[Source, ...]) -> MachineSpec:
+    try:
+        table = msgspec.convert(merged, MachineTable)
+    except msgspec.ValidationError as error:
+        raise _schema_problem(error) from None
+    check_ranges(merged)
+    return _check_default_size(to_spec(table, sources))
 
 
 def load_machine(name_or_path: str) -> MachineSpec:
@@ -222,22 +244,65 @@ def load_machine(name_or_path: str) -> MachineSpec:
         The file is missing, malformed, has an unknown, missing or impossible field, or a
         number without a source. Names the file, the field and, where known, the line.
     """
-    chain = _read_chain(str(name_or_path))
-    merged: dict[str, Any] = {}
-    sources: dict[str, Source] = {}
-    for file in reversed(chain):
-        merged = _merge(merged, file.plain)
-        sources |= {source.field: source for source in file.sources}
+    chain, merged, sources = _resolve(str(name_or_path))
     try:
-        try:
-            table = msgspec.convert(merged, MachineTable)
-        except msgspec.ValidationError as error:
-            raise _schema_problem(error) from None
-        check_ranges(merged)
-        spec = to_spec(table, tuple(sources[field] for field in sorted(sources)))
-        return _check_default_size(spec)
+        return _spec(merged, sources)
     except FieldProblem as problem:
         raise _complain(problem, chain) from None
+
+
+def machine_facts(name_or_path: str) -> dict[str, object]:
+    """What the file of a machine says, as plain data that a layout can carry along.
+
+    Returns
+    -------
+    dict
+        The tables of the file with every ``extends`` resolved, in the file's own units,
+        and under ``sources`` the source of each number by dotted field.
+
+    Raises
+    ------
+    SpecError, CatalogError
+        As :func:`load_machine`.
+    """
+    chain, merged, sources = _resolve(str(name_or_path))
+    try:
+        _spec(merged, sources)
+    except FieldProblem as problem:
+        raise _complain(problem, chain) from None
+    listed = {item.field: {"text": item.text, "as_of": item.as_of} for item in sources}
+    return {**merged, "sources": listed}
+
+
+def machine_from_facts(facts: Mapping[str, object], file: str = "machine facts") -> MachineSpec:
+    """The machine that :func:`machine_facts` wrote down.
+
+    Parameters
+    ----------
+    facts : mapping
+        Plain data, for example from a layout file.
+    file : str
+        What to call it in messages.
+
+    Raises
+    ------
+    CatalogError
+        The facts are not those of a machine.
+    """
+    merged = {key: value for key, value in facts.items() if key != "sources"}
+    try:
+        listed = msgspec.convert(facts.get("sources", {}), dict[str, dict[str, str]])
+        sources = tuple(
+            Source(field=field, text=item.get("text", ""), as_of=item.get("as_of", ""))
+            for field, item in sorted(listed.items())
+        )
+        return _spec(merged, sources)
+    except msgspec.ValidationError as error:
+        raise CatalogError(str(error), file=file, field="sources") from None
+    except FieldProblem as problem:
+        raise CatalogError(
+            problem.message, file=file, field=problem.field, remedy=problem.remedy
+        ) from None
 
 
 def _check_default_size(spec: MachineSpec) -> MachineSpec:

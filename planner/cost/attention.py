@@ -74,9 +74,7 @@ def kv_elements_per_sequence(attention: Attention, context_tokens: float) -> flo
     return parts.cache + parts.index_keys + parts.state + parts.small_state
 
 
-def kv_bytes_per_sequence(
-    attention: Attention, context_tokens: float, kv_dtype: DType
-) -> float:
+def kv_bytes_per_sequence(attention: Attention, context_tokens: float, kv_dtype: DType) -> float:
     """Cached bytes of one sequence in one layer.
 
     Index keys and states keep their own formats; the rest is in ``kv_dtype``.
@@ -149,9 +147,7 @@ def decode_core(attention: Attention, context_tokens: float) -> AttentionCore:
             core = per_element * _state_elements(attention)
             core += 2.0 * attention.conv_kernel * _conv_channels(attention)
     heads = (
-        attention.num_value_heads
-        if isinstance(attention, LinearAttention)
-        else attention.num_heads
+        attention.num_value_heads if isinstance(attention, LinearAttention) else attention.num_heads
     )
     read = parts.cache + parts.index_keys + parts.state + parts.small_state
     return AttentionCore(
@@ -232,9 +228,7 @@ def _windowed(attention: GroupedQueryAttention, context: float) -> float:
     return float(context if window is None else min(context, window))
 
 
-def _tokens_read(
-    attention: GroupedQueryAttention | LatentAttention, context: float
-) -> float:
+def _tokens_read(attention: GroupedQueryAttention | LatentAttention, context: float) -> float:
     tokens = float(context)
     if isinstance(attention, GroupedQueryAttention):
         tokens = _windowed(attention, context)
@@ -277,9 +271,7 @@ def _compressor_state(attention: CompressedAttention) -> float:
 
 
 def _state_elements(attention: LinearAttention) -> float:
-    return float(
-        attention.num_value_heads * attention.key_head_dim * attention.value_head_dim
-    )
+    return float(attention.num_value_heads * attention.key_head_dim * attention.value_head_dim)
 
 
 def _conv_channels(attention: LinearAttention) -> int:

@@ -158,9 +158,7 @@ def active_params(model: ModelSpec) -> ActiveParams:
     tables = table_weights(model)
     vocabulary = [weight for weight in tables if weight.shard is Shard.VOCAB]
     everything = layers + _sum_params(tables, 0)
-    return ActiveParams(
-        with_tables=everything, core=everything - _sum_params(vocabulary, 0)
-    )
+    return ActiveParams(with_tables=everything, core=everything - _sum_params(vocabulary, 0))
 
 
 def mtp_params(model: ModelSpec) -> int:
@@ -177,9 +175,7 @@ def _sum_params(weights: Iterable[Weight], num_experts: int) -> int:
 
 
 def _vector(name: str, role: WeightRole, size: int) -> Weight:
-    return Weight(
-        name=name, role=role, shard=Shard.REPLICATED, num_params=size, matmul_params=0
-    )
+    return Weight(name=name, role=role, shard=Shard.REPLICATED, num_params=size, matmul_params=0)
 
 
 def _matrix(name: str, size: int, shard: Shard, ways: int = 1, bias: int = 0) -> Weight:
@@ -276,9 +272,7 @@ def _compressed(hidden: int, attention: CompressedAttention) -> list[Weight]:
     return weights
 
 
-def _compressor(
-    name: str, hidden: int, attention: CompressedAttention, dim: int
-) -> list[Weight]:
+def _compressor(name: str, hidden: int, attention: CompressedAttention, dim: int) -> list[Weight]:
     """Gated pooling of ``ratio`` tokens: value and score projections, a bias per position."""
     width = dim * (2 if attention.overlap else 1)
     return [
@@ -334,9 +328,7 @@ def _ffn_weights(hidden: int, ffn: Ffn) -> list[Weight]:
             return _moe(hidden, ffn)
 
 
-def _mlp(
-    role: WeightRole, hidden: int, width: int, gated: bool, bias: bool
-) -> list[Weight]:
+def _mlp(role: WeightRole, hidden: int, width: int, gated: bool, bias: bool) -> list[Weight]:
     inner = 2 * width if gated else width
     return [
         Weight(

@@ -42,9 +42,7 @@ def worst_axis_load(box: Sequence[int], wraps: Sequence[bool]) -> float:
 
 def inbound_links(box: Sequence[int], wraps: Sequence[bool]) -> int:
     """``sum_i b_i``: links into the chip that has the fewest, axes of length 1 left out."""
-    return sum(
-        2 if wrap else 1 for length, wrap in zip(box, wraps, strict=True) if length > 1
-    )
+    return sum(2 if wrap else 1 for length, wrap in zip(box, wraps, strict=True) if length > 1)
 
 
 def gather_load(box: Sequence[int], wraps: Sequence[bool]) -> float:

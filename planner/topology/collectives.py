@@ -38,11 +38,7 @@ from planner.domain.hardware import Fabric, Op, SwitchDomain, Torus
 from planner.topology.boxes import gather_load, worst_axis_load
 from planner.topology.graph import Topology
 from planner.topology.groups import GroupShape, group_shape
-
-NVLINK = "nvlink"
-NIC = "nic"
-LEAF_SPINE = "leaf-spine"
-ICI = "ici"
+from planner.topology.network import ICI, LEAF_SPINE, NIC, NVLINK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,14 +65,10 @@ def _slowest(latency_s: float, levels: list[tuple[float, str]]) -> CollectiveRat
 
 def _hops(box: tuple[int, ...], wrap: tuple[bool, ...]) -> int:
     """Hops to the farthest chip: half a ring, or a whole line, of every axis."""
-    return sum(
-        length // 2 if ring else length - 1 for length, ring in zip(box, wrap, strict=True)
-    )
+    return sum(length // 2 if ring else length - 1 for length, ring in zip(box, wrap, strict=True))
 
 
-def _torus_rate(
-    topology: Topology, torus: Torus, op: Op, shape: GroupShape
-) -> CollectiveRate:
+def _torus_rate(topology: Topology, torus: Torus, op: Op, shape: GroupShape) -> CollectiveRate:
     box, wrap = shape.box, shape.wrap
     if box is None or wrap is None:
         raise ValueError("the shape of a group on a torus has a box")
@@ -94,9 +86,7 @@ def _torus_rate(
     return CollectiveRate(latency_s=phases * latency, s_per_byte=load / bandwidth, link=ICI)
 
 
-def _inside_rate(
-    scale_up: SwitchDomain, bandwidth: float, op: Op, size: int
-) -> CollectiveRate:
+def _inside_rate(scale_up: SwitchDomain, bandwidth: float, op: Op, size: int) -> CollectiveRate:
     load = {
         Op.ALL_REDUCE: 2 * (size - 1) / size,
         Op.ALL_GATHER: (size - 1) / size,
@@ -115,11 +105,14 @@ def _across_latency(scale_up: SwitchDomain, fabric: Fabric, op: Op, piece: int) 
     if piece == 1 or op in (Op.ALL_TO_ALL, Op.SEND_RECV):
         return across
     inside = scale_up.latency
-    return across + {
-        Op.ALL_REDUCE: inside.reduce_scatter_s + inside.all_gather_s,
-        Op.ALL_GATHER: inside.all_gather_s,
-        Op.REDUCE_SCATTER: inside.reduce_scatter_s,
-    }[op]
+    return (
+        across
+        + {
+            Op.ALL_REDUCE: inside.reduce_scatter_s + inside.all_gather_s,
+            Op.ALL_GATHER: inside.all_gather_s,
+            Op.REDUCE_SCATTER: inside.reduce_scatter_s,
+        }[op]
+    )
 
 
 def _across_rate(
@@ -185,20 +178,13 @@ def send_recv_rate(topology: Topology, a: int, b: int) -> CollectiveRate:
     """Price of one message from chip ``a`` to chip ``b``; free when they are one."""
     if a == b:
         return FREE
-    if topology.is_torus:
-        # The ring may be the shorter way round, which a bounding box does not know.
-        torus = topology.spec.scale_up
-        assert isinstance(torus, Torus)
-        bandwidth = torus.link_bytes_per_s * topology.chip.efficiency.scale_up
-        hops = _distance(topology, a, b)
-        return CollectiveRate(latency_s=torus.hop_s * hops, s_per_byte=1 / bandwidth, link=ICI)
-    return collective_rate(topology, Op.SEND_RECV, group_shape(topology, (a, b)))
-
-
-def _distance(topology: Topology, a: int, b: int) -> int:
+    torus = topology.spec.scale_up
+    if not isinstance(torus, Torus):
+        return collective_rate(topology, Op.SEND_RECV, group_shape(topology, (a, b)))
+    # The ring may be the shorter way round, which a bounding box does not know.
+    bandwidth = torus.link_bytes_per_s * topology.chip.efficiency.scale_up
     hops = 0
-    axes = zip(topology.places[a], topology.places[b], topology.wraps, topology.spec.shape)
-    for here, there, ring, length in axes:
-        straight = abs(here - there)
+    for axis, (length, ring) in enumerate(zip(topology.spec.shape, topology.wraps, strict=True)):
+        straight = abs(topology.places[a][axis] - topology.places[b][axis])
         hops += min(straight, length - straight) if ring else straight
-    return hops
+    return CollectiveRate(latency_s=torus.hop_s * hops, s_per_byte=1 / bandwidth, link=ICI)

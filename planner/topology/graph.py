@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from planner.domain.hardware import Chip, MachineSpec, Torus
+from planner.topology.network import AXES, build_graph
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -61,10 +62,8 @@ class Topology:
         """Name of each chip: ``r0/t3/c2`` (rack, tray, chip), ``n4/c7`` or ``x3y5``."""
         scale_up = self.spec.scale_up
         if isinstance(scale_up, Torus):
-            # Beyond three axes letters would run out of meaning.
-            letters = "xyz" if len(self.spec.shape) <= 3 else "abcdefgh"
             return tuple(
-                "".join(f"{letter}{at}" for letter, at in zip(letters, place, strict=False))
+                "".join(f"{letter}{at}" for letter, at in zip(AXES, place, strict=False))
                 for place in self.places
             )
         tray = scale_up.chips_per_tray
@@ -123,6 +122,4 @@ class Topology:
         parallel links added up), ``links``, ``latency_s``, ``tier`` (``nvlink``, ``nic``,
         ``leaf-spine``, ``ici``) and ``axis`` (``x``, ``y``, ... in a torus, else empty).
         """
-        from planner.topology.network import build_graph
-
-        return build_graph(self)
+        return build_graph(self.spec, self.places, self.chip_names)

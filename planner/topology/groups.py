@@ -88,9 +88,7 @@ def group_shape(topology: Topology, chips: Sequence[int]) -> GroupShape:
         )
     counts = Counter(topology.domain_of(chip) for chip in chips)
     units = {topology.unit_of(topology.domains[domain][0]) for domain in counts}
-    return GroupShape(
-        pieces=tuple(sorted(counts.values(), reverse=True)), num_units=len(units)
-    )
+    return GroupShape(pieces=tuple(sorted(counts.values(), reverse=True)), num_units=len(units))
 
 
 def _capacities(topology: Topology, unit: int) -> list[int]:

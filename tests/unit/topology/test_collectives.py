@@ -1,0 +1,223 @@
+"""Prices of collectives: the scaling book's cases and the blackboard's, by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from planner.catalog.machines import load_machine, resize
+from planner.domain.hardware import Op, ideal
+from planner.topology.build import build_topology
+from planner.topology.collectives import FREE, CollectiveRate, collective_rate, send_recv_rate
+from planner.topology.groups import GroupShape, group_shape
+
+
+def perfect(name, **size):
+    return build_topology(ideal(resize(load_machine(name), **size)))
+
+
+def whole(topology, op):
+    return collective_rate(topology, op, group_shape(topology, range(topology.num_chips)))
+
+
+def with_nic(topology, nic_bytes_per_s):
+    fabric = replace(topology.spec.scale_out, nic_bytes_per_s=nic_bytes_per_s)
+    return build_topology(replace(topology.spec, scale_out=fabric))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "seconds"),
+    # V = 2 x rows x columns; V x 7 / 8 / 450e9
+    [(4096, 65536, 1.044e-3), (1024, 16384, 65.2e-6)],
+)
+def test_all_gather_on_eight_h100(rows, columns, seconds):
+    rate = whole(perfect("h100-hgx"), Op.ALL_GATHER)
+    assert rate.seconds(2 * rows * columns) == pytest.approx(seconds, rel=1e-3)
+    assert rate.link == "nvlink"
+
+
+def test_forms_inside_a_domain():
+    # N = 8, W = 450e9, every number of bytes counted as nccl-tests does
+    topology = perfect("h100-hgx")
+    expected = {
+        Op.ALL_GATHER: 7 / 8,
+        Op.REDUCE_SCATTER: 7 / 8,
+        Op.ALL_REDUCE: 2 * 7 / 8,
+        Op.ALL_TO_ALL: 7 / 8,
+    }
+    for op, load in expected.items():
+        assert whole(topology, op) == CollectiveRate(
+            latency_s=0.0, s_per_byte=pytest.approx(load / 450e9), link="nvlink"
+        )
+    pair = collective_rate(topology, Op.SEND_RECV, group_shape(topology, (0, 1)))
+    assert pair.s_per_byte == pytest.approx(1 / 450e9)
+
+
+def test_all_to_all_over_two_nodes_takes_2_57_times_one_node():
+    # The same array V over the chips: one node V x 7 / (8^2 x 450e9), two nodes of
+    # 400e9 egress V / (2^2 x 400e9). A chip's send buffer is V / 8 or V / 16.
+    array = 1e9
+    one = whole(perfect("h100-hgx"), Op.ALL_TO_ALL).seconds(array / 8)
+    two = whole(perfect("h100-hgx", nodes=2), Op.ALL_TO_ALL).seconds(array / 16)
+    assert one == pytest.approx(array * 7 / (64 * 450e9))
+    assert two == pytest.approx(array / (4 * 400e9))
+    assert two / one == pytest.approx(2.571, abs=5e-4)
+
+
+@pytest.mark.parametrize(("racks", "slowdown"), [(2, 4.0), (4, 6.0), (8, 7.0)])
+def test_expert_layer_over_several_racks(racks, slowdown):
+    # Eight times slower outside: (R - 1) / R of the bytes leave, 8 (R - 1) / R. One rack
+    # takes V / W on the blackboard, V x 71 / 72 / W exactly.
+    topology = with_nic(perfect("gb200-nvl72", racks=racks), 900e9 / 8)
+    inside = whole(perfect("gb200-nvl72"), Op.ALL_TO_ALL)
+    across = whole(topology, Op.ALL_TO_ALL)
+    assert across.s_per_byte * 900e9 == pytest.approx(slowdown)
+    assert across.s_per_byte / inside.s_per_byte == pytest.approx(slowdown * 72 / 71)
+    assert across.link == "nic"
+
+
+def test_half_of_the_bytes_leave_one_of_two_racks():
+    rate = whole(perfect("gb200-nvl72", racks=2), Op.ALL_TO_ALL)
+    assert rate.s_per_byte * 50e9 == pytest.approx(0.5)
+
+
+def test_hierarchical_forms_across_nodes():
+    # M = 4 nodes of 8: between nodes V (M-1) / (M x 400e9) = 1.875 ps per byte, inside
+    # V x 7 / (8 x 450e9) = 1.944 ps: the inside decides, until the NICs are half as fast.
+    topology = perfect("h100-hgx", nodes=4)
+    between, inside = 3 / 4 / 400e9, 7 / 8 / 450e9
+    assert between < inside
+    rate = whole(topology, Op.ALL_GATHER)
+    assert rate.s_per_byte == pytest.approx(inside)
+    assert rate.link == "nvlink"
+    slow = with_nic(topology, 25e9)
+    rate = whole(slow, Op.ALL_REDUCE)
+    assert rate.s_per_byte == pytest.approx(2 * 3 / 4 / 200e9)
+    assert rate.link == "nic"
+
+
+def test_latencies_of_the_levels_add_up():
+    # H100: reduce-scatter 10.3 + all-reduce across 22.8 + all-gather 10.6 us
+    topology = build_topology(resize(load_machine("h100-hgx"), nodes=2))
+
+    def latency_us(op, chips):
+        return collective_rate(topology, op, group_shape(topology, chips)).latency_s * 1e6
+
+    assert latency_us(Op.ALL_REDUCE, range(16)) == pytest.approx(10.3 + 22.8 + 10.6)
+    assert latency_us(Op.ALL_GATHER, range(16)) == pytest.approx(14.7 + 10.6)
+    assert latency_us(Op.REDUCE_SCATTER, range(16)) == pytest.approx(14.7 + 10.3)
+    # one chip per node: nothing happens inside
+    assert latency_us(Op.ALL_REDUCE, (0, 8)) == pytest.approx(22.8)
+    # an all-to-all is one kernel over both tiers
+    assert latency_us(Op.ALL_TO_ALL, range(16)) == pytest.approx(24)
+    assert latency_us(Op.ALL_TO_ALL, range(8)) == pytest.approx(13)
+
+
+def test_one_chip_needs_no_network():
+    for name in ("h100-hgx", "tpu-v5e"):
+        topology = build_topology(load_machine(name))
+        for op in Op:
+            assert collective_rate(topology, op, group_shape(topology, (3,))) == FREE
+        assert send_recv_rate(topology, 3, 3) == FREE
+
+
+def test_hops_of_a_pipeline():
+    topology = build_topology(resize(load_machine("gb200-nvl72"), racks=2))
+    inside, across = (send_recv_rate(topology, 0, chip) for chip in (71, 72))
+    # 900e9 x 0.75 and 50e9 x 0.9
+    assert inside == CollectiveRate(
+        latency_s=pytest.approx(10.2e-6), s_per_byte=pytest.approx(1 / 675e9), link="nvlink"
+    )
+    assert across == CollectiveRate(
+        latency_s=pytest.approx(9.3e-6), s_per_byte=pytest.approx(1 / 45e9), link="nic"
+    )
+
+
+def torus(full, shape):
+    spec = ideal(load_machine("tpu-v5e"))
+    scale_up = replace(spec.scale_up, full_shape=full)
+    return build_topology(replace(spec, scale_up=scale_up, shape=shape))
+
+
+@pytest.mark.parametrize("length", [4, 8, 16])
+def test_ring_forms(length):
+    # W = 100e9 both ways: all-gather V / W whatever the length, all-reduce twice,
+    # all-to-all of the array a quarter: V = length x send buffer.
+    ring = torus((length, 16), (length, 1))
+    gather = whole(ring, Op.ALL_GATHER).s_per_byte
+    assert gather == pytest.approx(1 / 100e9)
+    assert whole(ring, Op.REDUCE_SCATTER).s_per_byte == gather
+    assert whole(ring, Op.ALL_REDUCE).s_per_byte == pytest.approx(2 * gather)
+    array, buffer = 1e9, 1e9 / length
+    assert whole(ring, Op.ALL_TO_ALL).seconds(buffer) == pytest.approx(gather * array / 4)
+
+
+def test_two_wrapped_axes_gather_twice_as_fast():
+    # V / (n W), n = 2
+    assert whole(torus((4, 4), (4, 4)), Op.ALL_GATHER).s_per_byte == pytest.approx(1 / 200e9)
+
+
+def test_line_forms():
+    # (X - 1) V / (X w) with w = 50e9 one way
+    line = torus((16, 16), (4, 1))
+    assert whole(line, Op.ALL_GATHER).s_per_byte == pytest.approx(3 / 4 / 50e9)
+    # all-to-all: two chips send half of their buffers over the middle link
+    assert whole(line, Op.ALL_TO_ALL).s_per_byte == pytest.approx(1 / 50e9)
+
+
+def test_mesh_gathers_over_both_links_of_its_corner():
+    # The corner of a 4 x 4 mesh receives 15/16 of the array over two links.
+    mesh = torus((16, 16), (4, 4))
+    assert whole(mesh, Op.ALL_GATHER).s_per_byte == pytest.approx(15 / 16 / 100e9)
+
+
+def test_torus_latency_counts_hops():
+    # 16 x 16 rings: 8 hops each way; a 4 x 2 mesh: 3 + 1. One microsecond per hop.
+    spec = load_machine("tpu-v5e")
+    pod = build_topology(spec)
+    assert whole(pod, Op.ALL_TO_ALL).latency_s == pytest.approx(16e-6)
+    assert whole(pod, Op.ALL_REDUCE).latency_s == pytest.approx(32e-6)
+    mesh = build_topology(resize(spec, shape=(4, 2)))
+    assert whole(mesh, Op.ALL_GATHER).latency_s == pytest.approx(4e-6)
+    # around the ring: x0 and x15 are neighbours in the pod, not in a slice of 8
+    assert send_recv_rate(pod, 0, 15).latency_s == pytest.approx(1e-6)
+    short = build_topology(resize(spec, shape=(8, 8)))
+    assert send_recv_rate(short, 0, 7).latency_s == pytest.approx(7e-6)
+
+
+def test_interleaved_groups_share_the_links_of_their_box():
+    # Every other chip of a line of four: two such groups gather at once over each link.
+    line = torus((16, 16), (4, 1))
+    shape = group_shape(line, (0, 2))
+    assert shape == GroupShape(pieces=(2,), box=(3, 1), wrap=(False, False))
+    rate = collective_rate(line, Op.ALL_GATHER, shape)
+    assert rate.s_per_byte == pytest.approx(3 / 2 * (2 / 3) / 50e9)
+
+
+def test_shapes_of_another_machine_are_refused():
+    pod = build_topology(load_machine("tpu-v5e"))
+    with pytest.raises(ValueError, match="box"):
+        collective_rate(pod, Op.ALL_TO_ALL, GroupShape(pieces=(8,)))
+    node = build_topology(replace(load_machine("h100-hgx"), scale_out=None))
+    with pytest.raises(ValueError, match="fabric"):
+        collective_rate(node, Op.ALL_TO_ALL, GroupShape(pieces=(8, 8)))
+
+
+def test_the_smallest_piece_has_the_fewest_nics():
+    # 8 + 4 chips: the node of four receives half of the array over 4 x 50e9
+    topology = perfect("h100-hgx", nodes=2)
+    rate = collective_rate(topology, Op.ALL_GATHER, GroupShape(pieces=(8, 4)))
+    assert rate == CollectiveRate(
+        latency_s=0.0, s_per_byte=pytest.approx(1 / 2 / 200e9), link="nic"
+    )
+
+
+def test_groups_over_two_scalable_units_climb_to_the_spines():
+    # 33 nodes, the last one alone in its unit; leaves 4:1 oversubscribed
+    spec = ideal(resize(load_machine("h100-hgx"), nodes=33))
+    fabric = replace(spec.scale_out, oversubscription=4.0)
+    topology = build_topology(replace(spec, scale_out=fabric))
+    near = collective_rate(topology, Op.ALL_REDUCE, group_shape(topology, (0, 8)))
+    far = collective_rate(topology, Op.ALL_REDUCE, group_shape(topology, (0, 256)))
+    # 2 x (2 - 1) / 2 of the buffer through each NIC, four times slower above the leaves
+    assert (near.s_per_byte, near.link) == (pytest.approx(1 / 50e9), "nic")
+    assert (far.s_per_byte, far.link) == (pytest.approx(4 / 50e9), "leaf-spine")
