@@ -7,12 +7,27 @@ Each function answers one question and prints nothing. Paths and names in a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+from msgspec import structs
+
 from planner.catalog.loads import load_routing
-from planner.catalog.machines import load_machine, machine_facts, machine_from_facts, resize
-from planner.catalog.model_config import load_model, model_facts, model_from_facts, override_precision
+from planner.catalog.machines import (
+    load_machine,
+    machine_facts,
+    machine_from_facts,
+    machine_names,
+    resize,
+)
+from planner.catalog.model_config import (
+    load_model,
+    model_facts,
+    model_from_facts,
+    model_names,
+    override_precision,
+)
 from planner.compose import (
     assignment_of,
     batch_records,
@@ -26,6 +41,7 @@ from planner.cost.evaluate import evaluate as price_assignment
 from planner.cost.memory import RESERVE_FRACTION
 from planner.cost.routing import FloatArray, moe_layer_indices, moe_shape, uniform_loads
 from planner.cost.step import Setting
+from planner.cost.weights import active_params, total_params
 from planner.domain.assignment import Assignment
 from planner.domain.cost import Prediction
 from planner.domain.dtypes import DType
@@ -43,11 +59,323 @@ from planner.domain.outcome import Infeasible
 from planner.domain.question import Question
 from planner.domain.workload import Objective, Phase, TimeModel
 from planner.errors import ModelBugError, SpecError
+from planner.search.reason import why
 from planner.search.request import PlanRequest
 from planner.search.validate import Limits, limit_violations, structure_violations
 from planner.topology.build import build_topology
+from planner.topology.summary import TopologySummary, summarise
 from planner.version import VERSION
 
 if TYPE_CHECKING:
     from planner.search.plan import SearchResult
     from planner.topology.graph import Topology
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Case:
+    """A question with its files read: what the search and the cost model need."""
+
+    setting: Setting
+    topology: Topology
+    loads: FloatArray
+    uniform: bool
+
+
+def load_topology(
+    machine: str,
+    nodes: int | None = None,
+    racks: int | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Topology:
+    """Read a machine by name or path, size it and build it.
+
+    Raises
+    ------
+    SpecError, CatalogError
+        Unknown name, malformed file, or a size that the machine does not have.
+    """
+    return build_topology(_sized(load_machine(machine), (nodes, racks, shape)))
+
+
+def _sized(
+    spec: MachineSpec, size: tuple[int | None, int | None, tuple[int, ...] | None]
+) -> MachineSpec:
+    nodes, racks, shape = size
+    if nodes is None and racks is None and shape is None:
+        return spec
+    return resize(spec, nodes=nodes, racks=racks, shape=shape)
+
+
+def _dtype(name: str | None) -> DType | None:
+    return None if name is None else DType(name)
+
+
+def _setting(model: ModelSpec, spec: MachineSpec, inputs: Inputs) -> Setting:
+    return Setting(
+        model=model,
+        chip=spec.chip,
+        context_tokens=inputs.context_tokens,
+        time_model=TimeModel(inputs.time_model),
+        reserve_fraction=0.0 if inputs.ideal else RESERVE_FRACTION,
+    )
+
+
+def _check_numbers(question: Question) -> None:
+    """Refuse numbers that no workload can have."""
+    checks = (
+        ("--context", question.context_tokens, 1),
+        ("--batch", question.batch, 1),
+        ("--gap", question.gap, 0),
+    )
+    for option, value, least in checks:
+        if value is not None and value < least:
+            raise SpecError(f"{option}: {value} is less than {least}")
+    if question.phase is not Phase.DECODE:
+        raise SpecError(
+            f"phase {question.phase.value} is not supported by this version",
+            "supported: decode",
+        )
+
+
+def _read(question: Question) -> tuple[Inputs, _Case]:
+    _check_numbers(question)
+    spec = _sized(
+        load_machine(question.machine), (question.nodes, question.racks, question.shape)
+    )
+    model = load_model(question.model)
+    if model.max_context is not None and question.context_tokens > 16 * model.max_context:
+        raise SpecError(
+            f"--context: {question.context_tokens} is over 16 times the model's "
+            f"{model.max_context}",
+            "check the unit: 8k means 8192 tokens",
+        )
+    price = question.price_usd_per_hour
+    routing = load_routing(question.loads, moe_shape(model), len(moe_layer_indices(model)))
+    inputs = Inputs(
+        model=ModelInput(
+            name=model.name,
+            config=model_facts(question.model),
+            weights=question.weights,
+            activations=question.activations,
+            kv=question.kv,
+        ),
+        machine=MachineInput(
+            name=spec.name,
+            facts=machine_facts(question.machine),
+            nodes=question.nodes,
+            racks=question.racks,
+            shape=question.shape,
+        ),
+        phase=question.phase.value,
+        context_tokens=question.context_tokens,
+        objective=question.objective.value,
+        time_model=question.time_model.value,
+        ideal=question.ideal,
+        tpot_s=question.tpot_s,
+        batch=question.batch,
+        price_usd_per_hour=spec.chip.price_usd_per_hour if price is None else price,
+        routing_loads=routing,
+    )
+    return inputs, _case(inputs, model, spec)
+
+
+def _case(inputs: Inputs, model: ModelSpec, spec: MachineSpec) -> _Case:
+    if inputs.ideal:
+        spec = ideal(spec)
+    model = override_precision(
+        model, _dtype(inputs.model.weights), _dtype(inputs.model.activations), _dtype(inputs.model.kv)
+    )
+    layers, shape = moe_layer_indices(model), moe_shape(model)
+    loads = uniform_loads(len(layers), shape[0] if shape else 1)
+    if inputs.routing_loads is not None:
+        loads = np.array(inputs.routing_loads, dtype=np.float64)
+    return _Case(
+        setting=_setting(model, spec, inputs),
+        topology=build_topology(spec),
+        loads=loads,
+        uniform=inputs.routing_loads is None,
+    )
+
+
+def _case_of_layout(layout: Layout) -> _Case:
+    """Rebuild what a layout was planned for from the facts that it carries."""
+    inputs = layout.inputs
+    model = model_from_facts(inputs.model.config, inputs.model.name, "layout: inputs.model.config")
+    spec = machine_from_facts(inputs.machine.facts, "layout: inputs.machine.facts")
+    size = (inputs.machine.nodes, inputs.machine.racks, inputs.machine.shape)
+    return _case(inputs, model, _sized(spec, size))
+
+
+def _request(question: Question, inputs: Inputs, case: _Case) -> PlanRequest:
+    return PlanRequest(
+        setting=case.setting,
+        topology=case.topology,
+        loads=case.loads,
+        uniform=case.uniform,
+        objective=Objective(inputs.objective),
+        limits=question.limits,
+        tpot_s=inputs.tpot_s,
+        batch=inputs.batch,
+        price_usd_per_hour=inputs.price_usd_per_hour,
+        gap=question.gap,
+        time_limit_s=question.time_limit_s,
+        seed=question.seed,
+    )
+
+
+def plan(
+    question: Question, progress: Callable[[float, float], None] | None = None
+) -> Layout | Infeasible:
+    """Find the best layout for a question and prove how good it is.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Called with ``(incumbent objective, next bound)`` after every solved strategy.
+
+    Raises
+    ------
+    SpecError, CatalogError
+        The question or one of its files cannot be understood.
+    ModelBugError
+        The search and the validator disagree.
+    """
+    from planner.search.plan import search_layout
+
+    inputs, case = _read(question)
+    request = replace(_request(question, inputs, case), progress=progress)
+    found = search_layout(request)
+    if isinstance(found, Infeasible):
+        return found
+    return _layout(inputs, case, found)
+
+
+def evaluate(question: Question) -> Layout | Infeasible:
+    """Price the layout that a question pins, without comparing it with others.
+
+    Degrees that are not pinned take the best value for the pinned ones.
+    """
+    found = plan(question)
+    if isinstance(found, Infeasible):
+        return found
+    return structs.replace(found, certificate=None, runners_up=(), why="")
+
+
+def evaluate_layout(layout: Layout) -> Layout:
+    """Price a layout file anew from its own decisions.
+
+    Raises
+    ------
+    SpecError
+        If the decisions contradict themselves and cannot be priced.
+    """
+    case = _case_of_layout(layout)
+    assignment = assignment_of(layout, case.topology)
+    broken = structure_violations(assignment, case.setting.model, _limits(layout, case))
+    if broken:
+        raise SpecError(
+            "the layout cannot be priced: " + "; ".join(broken[:5]),
+            "planner verify lists every violation",
+        )
+    return structs.replace(layout, prediction=_price(layout.inputs, case, assignment))
+
+
+def _price(inputs: Inputs, case: _Case, assignment: Assignment) -> Prediction:
+    return price_assignment(
+        case.setting, case.topology, assignment, case.loads, inputs.price_usd_per_hour
+    )
+
+
+def _limits(layout: Layout, case: _Case) -> Limits:
+    return Limits(
+        num_chips=case.topology.num_chips,
+        tpot_s=layout.inputs.tpot_s,
+        batch=layout.inputs.batch,
+    )
+
+
+def verify(layout: Layout) -> tuple[str, ...]:
+    """Everything that is wrong with a layout: decisions, limits, and stated predictions."""
+    case = _case_of_layout(layout)
+    try:
+        assignment = assignment_of(layout, case.topology)
+    except SpecError as error:
+        return (error.message,)
+    limits = _limits(layout, case)
+    broken = structure_violations(assignment, case.setting.model, limits)
+    if broken:
+        return broken
+    fresh = _price(layout.inputs, case, assignment)
+    idle = idle_chips(assignment, case.topology)
+    found = list(limit_violations(fresh, limits))
+    if idle != layout.idle_chips:
+        found.append("idle_chips does not list exactly the chips without a rank")
+    if stage_records(assignment) != layout.stages:
+        found.append("stages: first layers, embedding or head do not follow from the ends")
+    stated = layout.prediction
+    for name in ("step_s", "tokens_per_s", "tokens_per_s_per_chip", "batch"):
+        told, real = getattr(stated, name), getattr(fresh, name)
+        if abs(told - real) > 1e-9 * abs(real):
+            found.append(f"prediction.{name} says {told!r}, the decisions give {real!r}")
+    return tuple(found)
+
+
+def _layout(inputs: Inputs, case: _Case, found: SearchResult) -> Layout:
+    """Compose the record, after the validator's and the cost model's second opinion."""
+    best = found.best
+    layout = Layout(
+        schema_version=SCHEMA_VERSION,
+        planner_version=VERSION,
+        inputs=inputs,
+        degrees=degrees_record(best.assignment.degrees),
+        stages=stage_records(best.assignment),
+        ranks=rank_records(best.assignment, case.topology),
+        idle_chips=idle_chips(best.assignment, case.topology),
+        experts=expert_records(best.assignment),
+        batches=batch_records(best.assignment),
+        prediction=best.prediction,
+        certificate=found.certificate,
+        runners_up=tuple(
+            RunnerUp(
+                degrees=degrees_record(other.assignment.degrees),
+                batch=other.prediction.batch,
+                step_s=other.prediction.step_s,
+                tokens_per_s_per_chip=other.prediction.tokens_per_s_per_chip,
+                bound_only=False,
+            )
+            for other in found.runners_up
+        ),
+        why=why(found),
+    )
+    limits = _limits(layout, case)
+    broken = structure_violations(best.assignment, case.setting.model, limits)
+    broken += limit_violations(_price(inputs, case, best.assignment), limits)
+    if broken:
+        raise ModelBugError("the search returned an invalid layout: " + "; ".join(broken))
+    return layout
+
+
+def topology_summary(
+    machine: str,
+    nodes: int | None = None,
+    racks: int | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> TopologySummary:
+    """What was built for a machine: chips, domains, bandwidths, totals, drain time."""
+    return summarise(load_topology(machine, nodes, racks, shape))
+
+
+def model_rows() -> list[tuple[str, int, int, int, str]]:
+    """``(name, total, active, layers, architecture)`` of every model of the catalogue."""
+    rows = []
+    for name in model_names():
+        model = load_model(name)
+        active = active_params(model).with_tables
+        rows.append((name, total_params(model), active, len(model.layers), model.architecture))
+    return rows
+
+
+def machine_rows() -> list[tuple[str, str, str, int]]:
+    """``(name, summary, default size, chips)`` of every machine of the catalogue."""
+    specs = [load_machine(name) for name in machine_names()]
+    return [(spec.name, spec.summary, spec.size_text, spec.num_chips) for spec in specs]

@@ -6,15 +6,15 @@ Data        w_le >= 0  share of the routed tokens of layer l that go to expert e
 Variables   copies r_e >= 1 and the slots that hold them, per layer
 Objective   least load of the hottest chip, per layer
 
-Constraints (``expert_moves`` keeps them, ``expert_patterns`` models them)
+Constraints (kept by every move of ``expert_moves``)
     placed     every expert has at least one copy
     distinct   no two copies of an expert on one chip
     capacity   at most c_g copies on chip g
     even       the copies of an expert share its tokens equally (the engines' rule)
 
 Layers are independent. Each is solved by packing and local search and stops within
-``tolerance`` of a bound from ``expert_bounds``. What is left, loads of few distinct values
-where chips cannot all be near the mean, goes to an exact counting model in CP-SAT.
+``tolerance`` of a bound from ``expert_bounds``, or after a fixed number of moves with the
+gap that is left.
 
 Decisions
 ---------
@@ -42,7 +42,6 @@ from planner.search.expert_bounds import (
 )
 from planner.search.expert_flow import TokenSplit, split_tokens
 from planner.search.expert_moves import Packing
-from planner.search.expert_patterns import solve_patterns
 
 __all__ = [
     "TOLERANCE",
@@ -186,12 +185,7 @@ def _solve_sorted(
     packing = Packing(row, sizes)
     packing.improve(bound * (1 + tolerance), _MOVES_PER_CHIP * len(sizes))
     slots, reached = packing.slots, float(packing.chip_load.max())
-    if reached > bound * (1 + tolerance):
-        exact = solve_patterns(row, sizes, lower=bound, upper=reached)
-        bound = max(bound, exact.bound)
-        if exact.slots is not None:
-            slots = exact.slots
-    return slots, bound
+    return slots, min(bound, reached)
 
 
 def _even_bound(row: FloatArray, caps: IntArray) -> float:

@@ -1,0 +1,80 @@
+"""Routing loads: a table of how many tokens each expert of each MoE layer received."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+
+from planner.errors import CatalogError, SpecError
+
+Rows = tuple[tuple[float, ...], ...]
+_EXAMPLE = "write [[count of expert 0, expert 1, ...], one row per MoE layer]"
+
+
+def _read(path: str) -> list[list[float]]:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise CatalogError(f"cannot be read: {error.strerror}", file=path) from None
+    try:
+        if path.endswith(".csv"):
+            lines = data.decode("utf-8").split()
+            return [[float(cell) for cell in line.split(",")] for line in lines]
+        return msgspec.json.decode(data, type=list[list[float]])
+    except (msgspec.DecodeError, ValueError) as error:
+        raise CatalogError(f"is not a table of numbers: {error}", file=path, remedy=_EXAMPLE) from None
+
+
+def load_routing(
+    path: str | None, shape: tuple[int, int] | None, num_layers: int
+) -> Rows | None:
+    """Read a JSON or CSV table ``[MoE layers, experts]`` and scale its rows to shares.
+
+    A share above ``1 / top_k`` cannot occur when a token picks distinct experts and is
+    refused.
+
+    Parameters
+    ----------
+    shape : (int, int) or None
+        ``(num_experts, top_k)`` of the model.
+
+    Raises
+    ------
+    CatalogError
+        The file is missing, malformed, of the wrong shape, negative, or impossible.
+    SpecError
+        The model has no experts.
+    """
+    if path is None:
+        return None
+    if shape is None:
+        raise SpecError("--loads: this model has no experts", "leave --loads out")
+    num_experts, top_k = shape
+    table = _read(path)
+    if len(table) != num_layers or any(len(row) != num_experts for row in table):
+        widths = sorted({len(row) for row in table})
+        raise CatalogError(
+            f"has {len(table)} rows of {widths} numbers, expected {num_layers} of {num_experts}",
+            file=path,
+            remedy=_EXAMPLE,
+        )
+    return tuple(_shares(row, path, index, top_k) for index, row in enumerate(table))
+
+
+def _shares(row: list[float], path: str, index: int, top_k: int) -> tuple[float, ...]:
+    total = math.fsum(row)
+    if not math.isfinite(total) or total <= 0 or min(row) < 0:
+        raise CatalogError(
+            "needs finite counts, none negative, not all zero", file=path, field=f"[{index}]"
+        )
+    shares = tuple(value / total for value in row)
+    if max(shares) > (1 + 1e-9) / top_k:
+        raise CatalogError(
+            f"expert {shares.index(max(shares))} receives {max(shares):.1%} of the routed tokens; "
+            f"with top-{top_k} routing no expert can exceed {1 / top_k:.1%}",
+            file=path,
+            field=f"[{index}]",
+        )
+    return shares
