@@ -1,0 +1,38 @@
+"""``planner evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from planner.cli.options import output_options, question_options, to_question
+
+
+@click.command("evaluate")
+@click.argument("model_or_layout")
+@question_options
+@output_options
+def command(model_or_layout: str, out: str | None, as_json: bool, **options: Any) -> int:  # noqa: ANN401
+    """Price a layout file, or MODEL on a machine with given degrees, without comparing.
+
+    Example: planner evaluate layout.json
+
+    Example: planner evaluate deepseek-v3 --on h800-hgx --nodes 18 --context 4989 --batch 12672
+    --tp 1 --dp 144 --ep 144 --pp 1 --slots 288
+    """
+    from planner.cli.show import answer_question, check_writable, print_layout
+
+    is_file = options["machine"] is None and Path(model_or_layout).suffix == ".json"
+    if is_file:
+        from planner.api import evaluate_layout
+        from planner.export.layout_file import read_layout
+
+        if out is not None:
+            check_writable(out)
+        return print_layout(evaluate_layout(read_layout(model_or_layout)), out, as_json)
+    question = to_question(model_or_layout, options)
+    from planner.api import evaluate
+
+    return answer_question(question, evaluate, out, as_json)

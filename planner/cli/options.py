@@ -1,0 +1,220 @@
+"""Options shared by all commands, written once, and their translation into a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from planner.domain.dtypes import DType
+from planner.domain.question import DegreeLimits, Question
+from planner.domain.workload import Objective, Phase, TimeModel
+from planner.errors import SpecError
+from planner.units import parse_seconds, parse_tokens, parse_usd
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+MAX_RANGE = 100_000
+
+DEGREES = {
+    "tp": "Attention tensor parallelism",
+    "pp": "Pipeline stages",
+    "ep": "Expert parallelism",
+    "dp": "Attention data parallelism, over all replicas",
+    "expert-tp": "Tensor parallelism inside an expert",
+    "slots": "Expert copies per MoE layer",
+    "microbatches": "Microbatches in flight",
+    "replicas": "Replicas of the model",
+}
+# Options of phases and axes that this version does not plan yet, refused by name.
+LATER = {
+    "input": "serving",
+    "output": "serving",
+    "rate": "serving",
+    "concurrency": "serving",
+    "ttft": "serving",
+    "seq": "training",
+    "global-batch": "training",
+}
+
+
+def parse_values(text: str | None, option: str) -> frozenset[int] | None:
+    """Read a value, a list or a range: ``8``, ``64,72``, ``1..4`` or a mixture."""
+    if text is None:
+        return None
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dots, last = part.strip().partition("..")
+        try:
+            low = int(first)
+            high = int(last) if dots else low
+        except ValueError:
+            raise SpecError(
+                f"{option}: cannot read '{text}'", f"write for example {option} 8, 64,72 or 1..4"
+            ) from None
+        if low < 1 or high < low or high - low > MAX_RANGE:
+            raise SpecError(
+                f"{option}: '{part}' is not a range of positive numbers",
+                f"write for example {option} 1..4",
+            )
+        found.update(range(low, high + 1))
+    return frozenset(found)
+
+
+def parse_shape_option(text: str | None) -> tuple[int, ...] | None:
+    """Read ``8x8x16``."""
+    if text is None:
+        return None
+    try:
+        shape = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise SpecError(f"--shape: cannot read '{text}'", "write for example --shape 8x8x16")
+    return shape
+
+
+def _apply(command: Command, options: list[Any]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def size_options(command: Command) -> Command:
+    """``--nodes``, ``--racks``, ``--shape``."""
+    return _apply(
+        command,
+        [
+            click.option("--nodes", type=int, help="Number of nodes."),
+            click.option("--racks", type=int, help="Number of racks."),
+            click.option("--shape", metavar="8x8x16", help="Slice of a torus."),
+        ],
+    )
+
+
+def degree_options(command: Command) -> Command:
+    """One option per degree: a value, a list or a range."""
+    options = [
+        click.option(f"--{name}", metavar="N|N,N|N..N", help=f"{text}.")
+        for name, text in DEGREES.items()
+    ]
+    options.append(click.option("--cp", metavar="N", help="Context parallelism (1 for now)."))
+    return _apply(command, options)
+
+
+def question_options(command: Command) -> Command:
+    """Everything that a question consists of, beside the model."""
+    dtypes = click.Choice([dtype.value for dtype in DType])
+    options = [
+        click.option("--on", "machine", metavar="MACHINE", help="Catalogue name or TOML file."),
+        click.option(
+            "--phase", type=click.Choice([p.value for p in Phase]), default="decode",
+            show_default=True, help="What the chips do.",
+        ),
+        click.option("--context", metavar="TOKENS", help="Cached tokens per sequence, e.g. 8k."),
+        click.option("--tpot", metavar="TIME", help="Longest time per output token, e.g. 20ms."),
+        click.option("--batch", type=int, help="Sequences on the whole machine; free if absent."),
+        click.option("--weights", type=dtypes, help="Format of the matmul weights."),
+        click.option("--activations", type=dtypes, help="Format of matmul inputs."),
+        click.option("--kv", type=dtypes, help="Format of the KV cache."),
+        click.option("--price", metavar="USD", help="Dollars per chip-hour."),
+        click.option("--loads", metavar="FILE", help="Routing loads, JSON or CSV [layers, experts]."),
+        click.option(
+            "--objective", type=click.Choice([o.value for o in Objective]), default="throughput",
+            show_default=True, help="What to optimise.",
+        ),
+        click.option(
+            "--time-model", type=click.Choice([t.value for t in TimeModel]), default="sum",
+            show_default=True, help="How parts of a layer add up.",
+        ),
+        click.option("--ideal", is_flag=True, help="Pure roofline: no derates, no latencies."),
+        click.option("--gap", type=float, default=0.005, show_default=True, help="Gap to prove."),
+        click.option("--time-limit", metavar="TIME", help="Stop early with an honest gap."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Random seed."),
+        *(
+            click.option(f"--{name}", f"later_{name.replace('-', '_')}", hidden=True)
+            for name in LATER
+        ),
+    ]
+    return degree_options(size_options(_apply(command, options)))
+
+
+def output_options(command: Command) -> Command:
+    """``-o FILE`` and ``--json``."""
+    return _apply(
+        command,
+        [
+            click.option("-o", "--out", metavar="FILE", help="Write the layout to FILE."),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        ],
+    )
+
+
+def _refuse_later(values: dict[str, Any]) -> None:
+    phase = values["phase"]
+    if phase != Phase.DECODE.value:
+        raise SpecError(f"phase {phase} is not supported by this version", "supported: decode")
+    for name, phase_name in LATER.items():
+        if values.get(f"later_{name.replace('-', '_')}") is not None:
+            raise SpecError(
+                f"--{name} belongs to {phase_name}, which this version does not plan",
+                "supported: --phase decode with --context",
+            )
+    if values.get("cp") not in (None, "1"):
+        raise SpecError(
+            f"--cp {values['cp']}: context parallelism is not supported by this version",
+            "leave it out or write --cp 1",
+        )
+
+
+def _dtype(name: str | None) -> DType | None:
+    return None if name is None else DType(name)
+
+
+def to_question(model: str, values: dict[str, Any]) -> Question:
+    """Translate parsed options into a question.
+
+    Raises
+    ------
+    SpecError
+        Naming the option that cannot be read, is missing, or is not supported yet.
+    """
+    _refuse_later(values)
+    for name, option, example in (("machine", "--on", "gb200-nvl72"), ("context", "--context", "8k")):
+        if values.get(name) is None:
+            raise SpecError(f"{option} is missing", f"write for example {option} {example}")
+    gap = values["gap"]
+    if not 0 <= gap < 1:
+        raise SpecError(f"--gap: {gap} is not in [0, 1)", "write for example --gap 0.005")
+    seconds = {
+        name: None if values[name] is None else parse_seconds(values[name], f"--{option}")
+        for name, option in (("tpot", "tpot"), ("time_limit", "time-limit"))
+    }
+    price = values["price"]
+    return Question(
+        model=model,
+        machine=values["machine"],
+        context_tokens=parse_tokens(values["context"], "--context"),
+        nodes=values["nodes"],
+        racks=values["racks"],
+        shape=parse_shape_option(values["shape"]),
+        weights=_dtype(values["weights"]),
+        activations=_dtype(values["activations"]),
+        kv=_dtype(values["kv"]),
+        tpot_s=seconds["tpot"],
+        batch=values["batch"],
+        price_usd_per_hour=None if price is None else parse_usd(price, "--price"),
+        objective=Objective(values["objective"]),
+        time_model=TimeModel(values["time_model"]),
+        ideal=values["ideal"],
+        loads=values["loads"],
+        limits=DegreeLimits(
+            **{
+                name.replace("-", "_"): parse_values(values[name.replace("-", "_")], f"--{name}")
+                for name in DEGREES
+            }
+        ),
+        gap=gap,
+        time_limit_s=seconds["time_limit"],
+        seed=values["seed"],
+    )
