@@ -70,6 +70,18 @@ if TYPE_CHECKING:
     from planner.search.plan import SearchResult
     from planner.topology.graph import Topology
 
+__all__ = [
+    "evaluate",
+    "evaluate_layout",
+    "load_model",
+    "load_topology",
+    "machine_rows",
+    "model_rows",
+    "plan",
+    "topology_summary",
+    "verify",
+]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Case:
@@ -139,9 +151,7 @@ def _check_numbers(question: Question) -> None:
 
 def _read(question: Question) -> tuple[Inputs, _Case]:
     _check_numbers(question)
-    spec = _sized(
-        load_machine(question.machine), (question.nodes, question.racks, question.shape)
-    )
+    spec = _sized(load_machine(question.machine), (question.nodes, question.racks, question.shape))
     model = load_model(question.model)
     if model.max_context is not None and question.context_tokens > 16 * model.max_context:
         raise SpecError(
@@ -183,7 +193,10 @@ def _case(inputs: Inputs, model: ModelSpec, spec: MachineSpec) -> _Case:
     if inputs.ideal:
         spec = ideal(spec)
     model = override_precision(
-        model, _dtype(inputs.model.weights), _dtype(inputs.model.activations), _dtype(inputs.model.kv)
+        model,
+        _dtype(inputs.model.weights),
+        _dtype(inputs.model.activations),
+        _dtype(inputs.model.kv),
     )
     layers, shape = moe_layer_indices(model), moe_shape(model)
     loads = uniform_loads(len(layers), shape[0] if shape else 1)

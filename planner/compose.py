@@ -54,7 +54,7 @@ def stage_records(assignment: Assignment) -> tuple[Stage, ...]:
 def rank_records(assignment: Assignment, topology: Topology) -> tuple[Rank, ...]:
     """Every rank with its chip, replica-major, then stage, then rank inside the stage."""
     d = assignment.degrees
-    found = []
+    found: list[Rank] = []
     for replica, cells in enumerate(assignment.cells):
         for stage, cell in enumerate(cells):
             for index, chip in enumerate(cell):
@@ -137,8 +137,7 @@ def assignment_of(layout: Layout, topology: Topology) -> Assignment:
         degrees=degrees,
         stage_ends=tuple(stage.end_layer for stage in layout.stages),
         cells=tuple(
-            tuple(tuple(cells[replica, stage]) for stage in stages[replica])
-            for replica in replicas
+            tuple(tuple(cells[replica, stage]) for stage in stages[replica]) for replica in replicas
         ),
         slot_maps=tuple(SlotMap(layers=m.layers, slots=m.slots) for m in layout.experts),
         sequences=tuple(split.sequences for split in layout.batches),

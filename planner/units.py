@@ -37,7 +37,9 @@ def _parse(text: str, units: dict[str, float], what: str, example: str) -> float
     match = _NUMBER.fullmatch(text)
     if match is None or match.group(3) not in units:
         known = ", ".join(unit for unit in units if unit)
-        raise SpecError(f"{what}: cannot read '{text}'", f"write for example {example}; units: {known}")
+        raise SpecError(
+            f"{what}: cannot read '{text}'", f"write for example {example}; units: {known}"
+        )
     value = float(match.group(2).replace("_", "").replace(",", "")) * units[match.group(3)]
     if not math.isfinite(value):
         raise SpecError(f"{what}: '{text}' is not a finite number", f"write for example {example}")
@@ -46,7 +48,9 @@ def _parse(text: str, units: dict[str, float], what: str, example: str) -> float
 
 def _positive(value: float, text: str, what: str, example: str) -> float:
     if value <= 0:
-        raise SpecError(f"{what}: '{text}' must be greater than zero", f"write for example {example}")
+        raise SpecError(
+            f"{what}: '{text}' must be greater than zero", f"write for example {example}"
+        )
     return value
 
 
@@ -75,7 +79,9 @@ def parse_tokens(text: str, what: str = "tokens") -> int:
     """Read a token count: ``8192``, ``8k`` (8192), ``1M`` (1048576). Returns an integer >= 1."""
     value = _positive(_parse(text, _TOKENS, what, "8k"), text, what, "8k")
     if value != int(value):
-        raise SpecError(f"{what}: '{text}' is not a whole number of tokens", "write for example 8192")
+        raise SpecError(
+            f"{what}: '{text}' is not a whole number of tokens", "write for example 8192"
+        )
     return int(value)
 
 

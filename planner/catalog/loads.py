@@ -24,12 +24,12 @@ def _read(path: str) -> list[list[float]]:
             return [[float(cell) for cell in line.split(",")] for line in lines]
         return msgspec.json.decode(data, type=list[list[float]])
     except (msgspec.DecodeError, ValueError) as error:
-        raise CatalogError(f"is not a table of numbers: {error}", file=path, remedy=_EXAMPLE) from None
+        raise CatalogError(
+            f"is not a table of numbers: {error}", file=path, remedy=_EXAMPLE
+        ) from None
 
 
-def load_routing(
-    path: str | None, shape: tuple[int, int] | None, num_layers: int
-) -> Rows | None:
+def load_routing(path: str | None, shape: tuple[int, int] | None, num_layers: int) -> Rows | None:
     """Read a JSON or CSV table ``[MoE layers, experts]`` and scale its rows to shares.
 
     A share above ``1 / top_k`` cannot occur when a token picks distinct experts and is

@@ -14,7 +14,7 @@ from planner.cli.options import output_options, question_options, to_question
 @click.argument("model_or_layout")
 @question_options
 @output_options
-def command(model_or_layout: str, out: str | None, as_json: bool, **options: Any) -> int:  # noqa: ANN401
+def command(model_or_layout: str, out: str | None, as_json: bool, **options: Any) -> int:
     """Price a layout file, or MODEL on a machine with given degrees, without comparing.
 
     Example: planner evaluate layout.json
@@ -22,12 +22,12 @@ def command(model_or_layout: str, out: str | None, as_json: bool, **options: Any
     Example: planner evaluate deepseek-v3 --on h800-hgx --nodes 18 --context 4989 --batch 12672
     --tp 1 --dp 144 --ep 144 --pp 1 --slots 288
     """
-    from planner.cli.show import answer_question, check_writable, print_layout
+    from planner.cli.show import answer_question, print_layout
+    from planner.export.layout_file import check_writable, read_layout
 
     is_file = options["machine"] is None and Path(model_or_layout).suffix == ".json"
     if is_file:
         from planner.api import evaluate_layout
-        from planner.export.layout_file import read_layout
 
         if out is not None:
             check_writable(out)

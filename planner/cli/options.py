@@ -108,8 +108,11 @@ def question_options(command: Command) -> Command:
     options = [
         click.option("--on", "machine", metavar="MACHINE", help="Catalogue name or TOML file."),
         click.option(
-            "--phase", type=click.Choice([p.value for p in Phase]), default="decode",
-            show_default=True, help="What the chips do.",
+            "--phase",
+            type=click.Choice([p.value for p in Phase]),
+            default="decode",
+            show_default=True,
+            help="What the chips do.",
         ),
         click.option("--context", metavar="TOKENS", help="Cached tokens per sequence, e.g. 8k."),
         click.option("--tpot", metavar="TIME", help="Longest time per output token, e.g. 20ms."),
@@ -118,14 +121,22 @@ def question_options(command: Command) -> Command:
         click.option("--activations", type=dtypes, help="Format of matmul inputs."),
         click.option("--kv", type=dtypes, help="Format of the KV cache."),
         click.option("--price", metavar="USD", help="Dollars per chip-hour."),
-        click.option("--loads", metavar="FILE", help="Routing loads, JSON or CSV [layers, experts]."),
         click.option(
-            "--objective", type=click.Choice([o.value for o in Objective]), default="throughput",
-            show_default=True, help="What to optimise.",
+            "--loads", metavar="FILE", help="Routing loads, JSON or CSV [layers, experts]."
         ),
         click.option(
-            "--time-model", type=click.Choice([t.value for t in TimeModel]), default="sum",
-            show_default=True, help="How parts of a layer add up.",
+            "--objective",
+            type=click.Choice([o.value for o in Objective]),
+            default="throughput",
+            show_default=True,
+            help="What to optimise.",
+        ),
+        click.option(
+            "--time-model",
+            type=click.Choice([t.value for t in TimeModel]),
+            default="sum",
+            show_default=True,
+            help="How parts of a layer add up.",
         ),
         click.option("--ideal", is_flag=True, help="Pure roofline: no derates, no latencies."),
         click.option("--gap", type=float, default=0.005, show_default=True, help="Gap to prove."),
@@ -180,7 +191,10 @@ def to_question(model: str, values: dict[str, Any]) -> Question:
         Naming the option that cannot be read, is missing, or is not supported yet.
     """
     _refuse_later(values)
-    for name, option, example in (("machine", "--on", "gb200-nvl72"), ("context", "--context", "8k")):
+    for name, option, example in (
+        ("machine", "--on", "gb200-nvl72"),
+        ("context", "--context", "8k"),
+    ):
         if values.get(name) is None:
             raise SpecError(f"{option} is missing", f"write for example {option} {example}")
     gap = values["gap"]

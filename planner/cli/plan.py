@@ -13,7 +13,7 @@ from planner.cli.options import output_options, question_options, to_question
 @click.argument("model")
 @question_options
 @output_options
-def command(model: str, out: str | None, as_json: bool, **options: Any) -> int:  # noqa: ANN401
+def command(model: str, out: str | None, as_json: bool, **options: Any) -> int:
     """Find the best layout of MODEL on a machine and prove how good it is.
 
     MODEL is a catalogue name, a Hugging Face config.json, or a directory that holds one.

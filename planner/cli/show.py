@@ -40,9 +40,7 @@ def print_layout(layout: Layout, out: str | None, as_json: bool) -> int:
     return 0
 
 
-def answer_question(
-    question: Question, answer: Answer, out: str | None, as_json: bool
-) -> int:
+def answer_question(question: Question, answer: Answer, out: str | None, as_json: bool) -> int:
     """Ask the library and print what it says; exit code 3 when nothing fits."""
     if out is not None:
         check_writable(out)

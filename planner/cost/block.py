@@ -25,8 +25,8 @@ from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
 from planner.domain.hardware import RATE_KEYS, Chip, Op
 from planner.domain.model import (
     Layer,
-    MoeFfn,
     ModelSpec,
+    MoeFfn,
     Shard,
     Weight,
     WeightRole,
@@ -218,9 +218,7 @@ def expert_messages(
         _message("combine", Op.ALL_TO_ALL, "ep", busiest * WIRE_BYTES, travels),
         _message("dispatch", Op.ALL_GATHER, "expert_tp", inside * dispatch_bytes, gathers),
         _message("combine", Op.REDUCE_SCATTER, "expert_tp", inside * WIRE_BYTES, gathers),
-        _message(
-            "combine", Op.ALL_GATHER, "attn_tp", tokens.group * hidden * WIRE_BYTES, regroups
-        ),
+        _message("combine", Op.ALL_GATHER, "attn_tp", tokens.group * hidden * WIRE_BYTES, regroups),
     ]
 
 

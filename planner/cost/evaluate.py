@@ -167,7 +167,8 @@ def stage_memory(
 
 def cached_sequences(sequences: Sequence[Sequence[int]]) -> int:
     """Most sequences that one attention group of a replica keeps cached."""
-    return max(sum(column) for column in zip(*sequences, strict=True))
+    cached: list[int] = [sum(column) for column in zip(*sequences, strict=True)]
+    return max(cached)
 
 
 def largest_batch(
@@ -195,9 +196,7 @@ def _terms(
     parts: list[tuple[int, list[PricedTerm]]] = []
     for position, group in enumerate(groups):
         load = (times.tokens, stacked.get(position))
-        parts.append(
-            (len(group.indices), price_group(setting, group, split, load, fabric))
-        )
+        parts.append((len(group.indices), price_group(setting, group, split, load, fabric)))
     embedding, head = price_tables(setting, split, times.tokens, fabric)
     parts += [(1, embedding), (1, head)]
     return collect_terms(parts, setting.time_model)
@@ -269,6 +268,3 @@ def _imbalance(setting: Setting, assignment: Assignment, times: ReplicaTimes) ->
         return 1.0
     hot = [float(times.loads[layer].hot_share) for layer in layers]
     return float(np.mean(hot)) * assignment.degrees.ep
-
-
-

@@ -115,7 +115,9 @@ def routed_load(
     return found
 
 
-def touched_bound(loads: FloatArray, top_k: int, slots: tuple[int, int], tokens: float) -> FloatArray:
+def touched_bound(
+    loads: FloatArray, top_k: int, slots: tuple[int, int], tokens: float
+) -> FloatArray:
     """Touched copies that the busiest group cannot go below, for any placement of copies.
 
     Parameters

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from planner.cost.block import (
     WIRE_BYTES,
     RoutedLoad,
@@ -83,19 +85,15 @@ def price_group(
 def embedding_ops(setting: Setting, tokens: Tokens) -> list[OpWork]:
     """Table look-up of one microbatch: one row per token."""
     row_bytes = setting.model.hidden_size * WIRE_BYTES
-    return [
-        OpWork(term="embedding", rate="core", flop=0.0, hbm_bytes=tokens.group * row_bytes)
-    ]
+    return [OpWork(term="embedding", rate="core", flop=0.0, hbm_bytes=tokens.group * row_bytes)]
 
 
-def head_work(
-    setting: Setting, split: Split, tokens: Tokens
-) -> tuple[list[OpWork], list[Message]]:
+def head_work(setting: Setting, split: Split, tokens: Tokens) -> tuple[list[OpWork], list[Message]]:
     """Output head: the vocabulary matmul, and the logits gathered over ``attn_tp``."""
     model = setting.model
     tables = tuple(w for w in table_weights(model) if w.role is WeightRole.HEAD)
     ops = weight_ops(model, setting.chip, tables, split.attn_tp, tokens.group)
-    split_vocabulary: Real = (split.attn_tp > 1) * 1.0
+    split_vocabulary = np.where(np.greater(split.attn_tp, 1), 1.0, 0.0)
     logits = tokens.group * model.vocab_size * WIRE_BYTES
     gather = Message(
         term="head", op=Op.ALL_GATHER, axis="attn_tp", num_bytes=logits, active=split_vocabulary

@@ -12,11 +12,7 @@ from planner.domain.cost import Prediction
 SCHEMA_VERSION = 1
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the records of a layout file: unknown keys are refused."""
-
-
-class ModelInput(_Record):
+class ModelInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The model as asked for: catalogue name or the config itself, and its precision."""
 
     name: str
@@ -26,7 +22,7 @@ class ModelInput(_Record):
     kv: str | None = None
 
 
-class MachineInput(_Record):
+class MachineInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The machine as asked for: catalogue name, the facts of its file, and its size."""
 
     name: str
@@ -36,7 +32,7 @@ class MachineInput(_Record):
     shape: tuple[int, ...] | None = None
 
 
-class Inputs(_Record):
+class Inputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that the answer depends on."""
 
     model: ModelInput
@@ -52,7 +48,7 @@ class Inputs(_Record):
     routing_loads: tuple[tuple[float, ...], ...] | None = None
 
 
-class DegreesRecord(_Record):
+class DegreesRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Parallel degrees; see :class:`planner.domain.degrees.Degrees`."""
 
     attn_tp: int
@@ -65,7 +61,7 @@ class DegreesRecord(_Record):
     replicas: int
 
 
-class Stage(_Record):
+class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Layers ``first_layer`` up to, not including, ``end_layer`` of the model."""
 
     first_layer: int
@@ -74,7 +70,7 @@ class Stage(_Record):
     has_head: bool
 
 
-class Rank(_Record):
+class Rank(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One rank: the chip it runs on and its place on every axis."""
 
     rank: int
@@ -87,21 +83,21 @@ class Rank(_Record):
     expert_tp_rank: int
 
 
-class ExpertMap(_Record):
+class ExpertMap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Expert copies of the MoE layers ``layers``: ``slots[ep_rank]`` lists expert numbers."""
 
     layers: tuple[int, ...]
     slots: tuple[tuple[int, ...], ...]
 
 
-class BatchSplit(_Record):
+class BatchSplit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sequences of one replica: ``sequences[microbatch][attn_dp_rank]``."""
 
     replica: int
     sequences: tuple[tuple[int, ...], ...]
 
 
-class Certificate(_Record):
+class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was proved: no strategy of the searched space has an objective below ``bound``.
 
     ``objective`` and ``bound`` are in ``unit``, smaller is better; ``gap`` is
@@ -121,7 +117,7 @@ class Certificate(_Record):
     space: dict[str, str]
 
 
-class RunnerUp(_Record):
+class RunnerUp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The best layout of another family of degrees, for comparison."""
 
     degrees: DegreesRecord
@@ -131,7 +127,7 @@ class RunnerUp(_Record):
     bound_only: bool
 
 
-class Layout(_Record):
+class Layout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A complete answer, as written to ``layout.json``."""
 
     schema_version: int

@@ -57,7 +57,9 @@ def check_writable(path: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _refusal(path, f"its folder refuses new files ({_reason(error)})", elsewhere) from None
+        raise _refusal(
+            path, f"its folder refuses new files ({_reason(error)})", elsewhere
+        ) from None
 
 
 def _mode_for(target: Path) -> int:

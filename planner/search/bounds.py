@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.block import RoutedLoad, Split, Tokens, uniform_touched
+from planner.cost.block import WIRE_BYTES, RoutedLoad, Split, Tokens, uniform_touched
 from planner.cost.memory import activation_bytes, budget_bytes, layer_bytes, table_bytes
 from planner.cost.price import FabricRates
 from planner.cost.routing import moe_shape
-from planner.cost.step import WIRE_BYTES, layer_groups, pass_times
+from planner.cost.step import layer_groups, pass_times
 from planner.domain.hardware import Op
 from planner.domain.work import Real
 from planner.search.experts import uniform_imbalance
@@ -103,7 +103,7 @@ class TouchedBound:
         num_experts, top_k = self._shape
         if not self._uniform:
             position = np.searchsorted(self._grid, tokens, side="right") - 1
-            return self._touched[np.maximum(position, 0)] / self._ep
+            return np.asarray(self._touched[np.maximum(position, 0)] / self._ep)
         mean = uniform_touched(num_experts, top_k, self._slots, tokens) / self._ep
         # Without copies the fullest group holds ceil(E / ep) whole experts.
         whole = np.ceil(num_experts / self._ep)
@@ -114,9 +114,7 @@ class TouchedBound:
 class StepBound:
     """Lower bounds of one set of strategies; calling it with a batch per group prices them."""
 
-    def __init__(
-        self, request: PlanRequest, strategies: Strategies, fabric: FabricRates
-    ) -> None:
+    def __init__(self, request: PlanRequest, strategies: Strategies, fabric: FabricRates) -> None:
         self.request = request
         self.strategies = strategies
         self.arrays = as_arrays(strategies)
@@ -154,7 +152,9 @@ class StepBound:
         load = RoutedLoad(hot_share=self.hot, touched_slots=self._touched(tokens.stage))
         routed = {i: load for i, group in enumerate(self._groups) if group.is_moe}
         times = pass_times(setting, arrays.split, tokens, routed, self.fabric)
-        layers = [np.broadcast_to(np.asarray(t, dtype=float), arrays.pp.shape) for t in times.groups]
+        layers = [
+            np.broadcast_to(np.asarray(t, dtype=float), arrays.pp.shape) for t in times.groups
+        ]
         total, cheapest = self._stage_sums(np.stack(layers))
         total = total + times.embedding + times.head
         slowest = np.maximum(total / arrays.pp, cheapest)

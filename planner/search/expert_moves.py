@@ -87,7 +87,7 @@ class Packing:
         piece = self.loads / wanted
         for expert in np.lexsort((np.arange(len(piece)), -piece)).tolist():
             size = float(piece[expert])
-            taken = []
+            taken: list[tuple[float, int]] = []
             while heap and len(taken) < wanted[expert]:
                 taken.append(heapq.heappop(heap))
             for load, chip in taken:

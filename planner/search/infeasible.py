@@ -132,7 +132,7 @@ def _narrower(request: PlanRequest) -> Iterator[str]:
     now = BYTES_PER_ELEMENT[precision.routed_expert]
     for dtype in (DType.FP8, DType.NVFP4):
         if BYTES_PER_ELEMENT[dtype] < now:
-            roles = {role: dtype for role in MATMUL_ROLES}
+            roles = dict.fromkeys(MATMUL_ROLES, dtype)
             model = replace(setting.model, precision=replace(precision, **roles))
             if _helps(replace(request, setting=replace(setting, model=model))):
                 yield f"--weights {dtype.value} (now {precision.routed_expert.value})"

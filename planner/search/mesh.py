@@ -66,9 +66,7 @@ class MeshMapper:
         if len(found) < degrees.pp * degrees.replicas:
             return None
         return tuple(
-            tuple(
-                found[replica * degrees.pp + stage].chips for stage in range(degrees.pp)
-            )
+            tuple(found[replica * degrees.pp + stage].chips for stage in range(degrees.pp))
             for replica in range(degrees.replicas)
         )
 
@@ -108,9 +106,7 @@ class MeshMapper:
 
 def strategy_rates(mapper: MeshMapper, strategies: Strategies) -> FabricRates:
     """Optimistic prices of all axes, each an array over ``strategies``."""
-    keys = np.stack(
-        [strategies.attn_tp, strategies.attn_dp, strategies.ep, strategies.expert_tp]
-    )
+    keys = np.stack([strategies.attn_tp, strategies.attn_dp, strategies.ep, strategies.expert_tp])
     code = ((keys[0] * 65536 + keys[1]) * 65536) + keys[2]
     _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     tables: dict[tuple[str, Op], list[LinkRate]] = {}

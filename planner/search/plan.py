@@ -124,9 +124,7 @@ class _Search:
         """Whether the user's time limit has passed and there is something to return."""
         limit = self.request.time_limit_s
         return (
-            limit is not None
-            and self.best is not None
-            and time.monotonic() - self.started > limit
+            limit is not None and self.best is not None and time.monotonic() - self.started > limit
         )
 
     def run(self, table: BoundTable) -> float:
@@ -254,5 +252,3 @@ def search_layout(request: PlanRequest) -> SearchResult | Infeasible:
     unplaceable = sum(solved is None for solved in search.solved.values())
     certificate = _certificate(search, table, left, (len(strategies), unplaceable))
     return SearchResult(best=search.best, runners_up=others, certificate=certificate)
-
-

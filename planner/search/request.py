@@ -11,7 +11,6 @@ from planner.domain.question import DegreeLimits
 from planner.domain.workload import Objective
 from planner.topology.graph import Topology
 
-
 Progress = Callable[[float, float], None]
 
 

@@ -38,7 +38,7 @@ from planner.domain.degrees import Degrees
 from planner.domain.hardware import Op
 from planner.domain.workload import Objective
 from planner.search.batches import split_evenly
-from planner.search.experts import place_experts
+from planner.search.experts import ExpertPlacement, place_experts
 from planner.search.mesh import Cells, MeshMapper
 from planner.search.request import PlanRequest
 from planner.search.stages import Ends, StageCosts, cut_stages
@@ -111,7 +111,7 @@ class StrategySolver:
         if key not in self._maps:
             layers = moe_layer_indices(self.request.setting.model)
             grouped: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-            placed = ()
+            placed: tuple[ExpertPlacement, ...] = ()
             if layers:
                 caps = np.array(split_evenly(degrees.num_slots, degrees.ep), dtype=np.int64)
                 placed = place_experts(self.request.loads, degrees.ep, caps)

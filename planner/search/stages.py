@@ -81,8 +81,8 @@ def cut_stages(costs: StageCosts, num_stages: int) -> Ends | None:
     parents = []
     for stage in range(num_stages):
         is_first, is_last = stage == 0, stage == num_stages - 1
-        inner = middle is not None and not is_first and not is_last
-        cost = middle if inner else interval_costs(costs, is_first, is_last)
+        inner = not is_first and not is_last
+        cost = middle if inner and middle is not None else interval_costs(costs, is_first, is_last)
         reached = np.maximum(best[:, None], cost)
         parents.append(reached.argmin(axis=0))
         best = reached.min(axis=0)

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from planner.cost.block import ceil_div
 from planner.cost.routing import moe_shape
 from planner.domain.degrees import Degrees
-from planner.domain.question import permits
 from planner.domain.model import LinearAttention, ModelSpec, MoeFfn
+from planner.domain.question import permits
 from planner.domain.workload import Objective
 from planner.search.request import PlanRequest
 from planner.topology.groups import max_cells
@@ -75,8 +75,10 @@ def max_attn_tp(model: ModelSpec) -> int:
     heads = []
     for layer in model.layers:
         attention = layer.attention
-        is_linear = isinstance(attention, LinearAttention)
-        heads.append(attention.num_value_heads if is_linear else attention.num_heads)
+        if isinstance(attention, LinearAttention):
+            heads.append(attention.num_value_heads)
+        else:
+            heads.append(attention.num_heads)
     return max(heads)
 
 
@@ -201,8 +203,7 @@ def enumerate_strategies(request: PlanRequest) -> Strategies:
 def space_description(strategies: Strategies) -> dict[str, str]:
     """Values that each degree takes in the space, for the certificate."""
     return {
-        f.name: _ranges(np.unique(getattr(strategies, f.name)).tolist())
-        for f in fields(Strategies)
+        f.name: _ranges(np.unique(getattr(strategies, f.name)).tolist()) for f in fields(Strategies)
     }
 
 

@@ -79,9 +79,7 @@ def chips_are_distinct(assignment: Assignment, limits: Limits) -> list[str]:
     for r, replica in enumerate(assignment.cells):
         for s, cell in enumerate(replica):
             if len(cell) != d.stage_chips:
-                found.append(
-                    f"replica {r} stage {s} has {len(cell)} chips, needs {d.stage_chips}"
-                )
+                found.append(f"replica {r} stage {s} has {len(cell)} chips, needs {d.stage_chips}")
             used.update(cell)
     found += [f"chip {chip} is used {count} times" for chip, count in used.items() if count > 1]
     outside = [chip for chip in used if not 0 <= chip < limits.num_chips]

@@ -98,9 +98,7 @@ def test_training_bubble_of_four_stages(m, bubble):
 def test_pipelining_divides_weights_and_leaves_kv(stages, weights):
     # 700 GB over 64 P chips; KV 2,400 x 100,000 x 2,048 B / 64 = 7.68 GB for every P.
     kv_per_sequence = 100_000 * 2048
-    got_weights, got_kv = roofline.memory_per_chip_bytes(
-        700e9, kv_per_sequence, (64, stages), 2400
-    )
+    got_weights, got_kv = roofline.memory_per_chip_bytes(700e9, kv_per_sequence, (64, stages), 2400)
     assert got_weights / 1e9 == pytest.approx(weights, abs=0.005)
     assert got_kv / 1e9 == pytest.approx(7.68)
 

@@ -1,0 +1,26 @@
+"""The README's commands, help text and examples are the program's."""
+
+import runpy
+from pathlib import Path
+
+from planner.cli.main import run
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_readme_opens_with_the_two_commands():
+    first, second = README.splitlines()[:2]
+    assert first.startswith("    python3 -m venv .venv") and "planner plan deepseek-v3" in first
+    assert second.startswith("    python3 -m venv .venv") and second.endswith("pytest")
+
+
+def test_help_in_the_readme_is_current(capsys):
+    assert run(["--help"]) == 0
+    assert capsys.readouterr().out.strip() in README
+
+
+def test_first_example_prints_the_winner(capsys):
+    runpy.run_path(str(ROOT / "examples" / "01_which_layout.py"))
+    out = capsys.readouterr().out
+    assert out.startswith("EP72, batch ") and "EP64" in out
