@@ -5,6 +5,8 @@ These records are also the schema of ``layout.json``: their field names are its 
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from planner.domain.cost import Prediction
@@ -16,7 +18,7 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The model as asked for: catalogue name or the config itself, and its precision."""
 
     name: str
-    config: dict[str, object]
+    config: dict[str, Any]
     weights: str | None = None
     activations: str | None = None
     kv: str | None = None
@@ -26,7 +28,7 @@ class MachineInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The machine as asked for: catalogue name, the facts of its file, and its size."""
 
     name: str
-    facts: dict[str, object]
+    facts: dict[str, Any]
     nodes: int | None = None
     racks: int | None = None
     shape: tuple[int, ...] | None = None
