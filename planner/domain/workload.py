@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -37,26 +36,3 @@ class TimeModel(StrEnum):
 
     OVERLAP = "overlap"
     SUM = "sum"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Workload:
-    """One decode workload.
-
-    Parameters
-    ----------
-    context_tokens : int
-        Mean number of cached tokens of a sequence when a token is generated.
-    tpot_s : float, optional
-        Longest step allowed, seconds per output token.
-    batch : int, optional
-        Sequences decoded together on the whole machine; free when absent.
-    price_usd_per_hour : float, optional
-        Price of one chip for an hour.
-    """
-
-    phase: Phase
-    context_tokens: int
-    tpot_s: float | None = None
-    batch: int | None = None
-    price_usd_per_hour: float | None = None
