@@ -1,0 +1,30 @@
+"""Wall time and peak memory of the commands that users wait for.
+
+Run with the interpreter that has planner installed: python tests/benchmarks/bench_commands.py
+"""
+
+import resource
+import subprocess
+import sys
+import time
+
+RACK = ["plan", "deepseek-v3", "--on", "gb200-nvl72", "--context", "8k", "--tpot", "20ms"]
+NODES = ["plan", "deepseek-v3", "--on", "h800-hgx", "--context", "8k", "--tpot", "50ms"]
+COMMANDS = {
+    "help": ["--help"],
+    "rack": RACK,
+    "18 nodes": [*NODES, "--nodes", "18"],
+    "two racks": [*RACK, "--racks", "2"],
+}
+LAUNCH = [sys.executable, "-c", "from planner.cli.main import main; main()"]
+
+if __name__ == "__main__":
+    for name, arguments in COMMANDS.items():
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            subprocess.run([*LAUNCH, *arguments], check=True, capture_output=True)
+            times.append(time.perf_counter() - start)
+        print(f"{name:12s} {min(times):6.2f} s (best of 3)")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"largest peak memory {peak:.0f} MiB")
