@@ -24,7 +24,8 @@ from planner.search.strategies import Strategies, enumerate_strategies
 from planner.topology.build import build_topology
 from planner.units import format_bytes, format_seconds
 
-MAX_GROWTH = 64
+# Larger machines are not tried: an answer that says no must come as fast as one that plans.
+MAX_GROWN_CHIPS = 320
 MATMUL_ROLES = ("attention", "dense_ffn", "shared_expert", "routed_expert")
 
 
@@ -110,7 +111,9 @@ def _more_domains(request: PlanRequest) -> Iterator[str]:
     if not isinstance(spec.scale_up, SwitchDomain) or spec.scale_out is None:
         return
     unit = f"{spec.scale_up.unit}s"
-    most = min(spec.scale_out.max_domains, spec.num_domains * MAX_GROWTH)
+    most = min(spec.scale_out.max_domains, MAX_GROWN_CHIPS // spec.scale_up.chips)
+    if most <= spec.num_domains:
+        return
     low, high = spec.num_domains, min(2 * spec.num_domains, most)
     while not _helps(_with_domains(request, high)):
         if high == most:
