@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from planner.catalog import machines
 from planner.catalog.machines import load_machine
 from planner.errors import CatalogError, SpecError
 
-TOPOLOGIES = Path(machines.__file__).resolve().parents[2] / "topologies"
+TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"
 
 
 def write(folder, text, name="mine.toml"):

@@ -19,7 +19,7 @@ from planner.domain.hardware import NO_LATENCY, Op, SwitchDomain, Torus, ideal
 from planner.errors import CatalogError, SpecError
 
 NAMES = ("gb200-nvl72", "h100-hgx", "h200-hgx", "h800-hgx", "tpu-v5e")
-TOPOLOGIES = Path(machines.__file__).resolve().parents[2] / "topologies"
+TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"
 
 
 def write(folder, text, name="mine.toml"):
