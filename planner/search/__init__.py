@@ -8,7 +8,7 @@
 Decisions
 ---------
 - Contiguous stages are cut by dynamic programming, which is exact and a thousand times
-  faster than CP-SAT on this problem; CP-SAT is the oracle of its tests. OR-Tools splits
+  faster than CP-SAT on this problem; brute force is the oracle of its tests. OR-Tools splits
   the tokens of a fixed expert placement by maximum flow.
 - The batch is not a grid. For one strategy the step grows no faster than the batch does
   (``step(b)/b`` never rises), so the largest batch within the limits is the best one for
