@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from msgspec import structs
+from msgspec import Struct, structs
 
 from planner.catalog.loads import load_routing
 from planner.catalog.machines import (
@@ -48,6 +48,7 @@ from planner.domain.dtypes import DType
 from planner.domain.hardware import MachineSpec, ideal
 from planner.domain.layout import (
     SCHEMA_VERSION,
+    Certificate,
     Inputs,
     Layout,
     MachineInput,
@@ -61,7 +62,12 @@ from planner.domain.workload import Objective, Phase, TimeModel
 from planner.errors import ModelBugError, SpecError
 from planner.search.reason import why
 from planner.search.request import PlanRequest
-from planner.search.validate import Limits, limit_violations, structure_violations
+from planner.search.validate import (
+    RELATIVE_TOLERANCE,
+    Limits,
+    limit_violations,
+    structure_violations,
+)
 from planner.topology.build import build_topology
 from planner.topology.summary import TopologySummary, summarise
 from planner.version import VERSION
@@ -290,7 +296,11 @@ def evaluate_layout(layout: Layout) -> Layout:
             "the layout cannot be priced: " + "; ".join(broken[:5]),
             "planner verify lists every violation",
         )
-    return structs.replace(layout, prediction=_price(layout.inputs, case, assignment))
+    fresh = _price(layout.inputs, case, assignment)
+    if fresh == layout.prediction:
+        return layout
+    # What was proved and explained belongs to the decisions before they were edited.
+    return structs.replace(layout, prediction=fresh, certificate=None, runners_up=(), why="")
 
 
 def _price(inputs: Inputs, case: _Case, assignment: Assignment) -> Prediction:
@@ -325,12 +335,46 @@ def verify(layout: Layout) -> tuple[str, ...]:
         found.append("idle_chips does not list exactly the chips without a rank")
     if stage_records(assignment) != layout.stages:
         found.append("stages: first layers, embedding or head do not follow from the ends")
-    stated = layout.prediction
-    for name in ("step_s", "tokens_per_s", "tokens_per_s_per_chip", "batch"):
-        told, real = getattr(stated, name), getattr(fresh, name)
-        if abs(told - real) > 1e-9 * abs(real):
-            found.append(f"prediction.{name} says {told!r}, the decisions give {real!r}")
+    found += differences(layout.prediction, fresh, "prediction")
+    found += _certificate_violations(layout.certificate)
     return tuple(found)
+
+
+def differences(stated: object, fresh: object, field: str) -> list[str]:
+    """Where stated records differ from recomputed ones, field by field; floats to 1e-9."""
+    if isinstance(fresh, Struct) and type(stated) is type(fresh):
+        return [
+            problem
+            for name in fresh.__struct_fields__
+            for problem in differences(
+                getattr(stated, name), getattr(fresh, name), f"{field}.{name}"
+            )
+        ]
+    if isinstance(fresh, tuple) and isinstance(stated, tuple) and len(fresh) == len(stated):
+        return [
+            problem
+            for index, (told, real) in enumerate(zip(stated, fresh, strict=True))
+            for problem in differences(told, real, f"{field}[{index}]")
+        ]
+    if isinstance(fresh, float) and isinstance(stated, float):
+        same = abs(stated - fresh) <= RELATIVE_TOLERANCE * abs(fresh)
+    else:
+        same = stated == fresh
+    return [] if same else [f"{field} says {stated!r}, the decisions give {fresh!r}"]
+
+
+def _certificate_violations(certificate: Certificate | None) -> list[str]:
+    """``bound <= objective`` and ``gap = (objective - bound) / objective``."""
+    if certificate is None:
+        return []
+    objective, bound = certificate.objective, certificate.bound
+    gap = (objective - bound) / objective if objective > 0 else float("nan")
+    if not 0 <= bound <= objective or abs(gap - certificate.gap) > RELATIVE_TOLERANCE:
+        return [
+            f"certificate: gap {certificate.gap!r} does not follow from objective {objective!r} "
+            f"and bound {bound!r}"
+        ]
+    return []
 
 
 def _layout(inputs: Inputs, case: _Case, found: SearchResult) -> Layout:

@@ -6,8 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from planner.cli.options import output_options, question_options, to_question
+from planner.errors import SpecError
+
+
+def _is_layout_file(name: str, machine: str | None) -> bool:
+    path = Path(name)
+    return machine is None and (path.suffix == ".json" or path.is_file())
+
+
+def _refuse_options_of_questions() -> None:
+    """A layout file holds its own question: an option beside it would be ignored."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in ("model_or_layout", "out", "as_json") or option.name is None:
+            continue
+        if context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            raise SpecError(
+                f"{option.opts[0]} does not apply to a layout file",
+                "leave it out, or name a model and --on MACHINE",
+            )
 
 
 @click.command("evaluate")
@@ -25,8 +45,8 @@ def command(model_or_layout: str, out: str | None, as_json: bool, **options: Any
     from planner.cli.show import answer_question, print_layout
     from planner.export.layout_file import check_writable, read_layout
 
-    is_file = options["machine"] is None and Path(model_or_layout).suffix == ".json"
-    if is_file:
+    if _is_layout_file(model_or_layout, options["machine"]):
+        _refuse_options_of_questions()
         from planner.api import evaluate_layout
 
         if out is not None:

@@ -59,6 +59,18 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; end quietly when the reader has gone (``| head``)."""
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            # click would exit with 1, which here means that a file has violations.
+            # Python flushes stdout once more on exit: give it nothing to complain about.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
 @click.version_option(VERSION, prog_name="planner")
@@ -78,7 +90,6 @@ def run(arguments: list[str]) -> int:
     """Run one command line; returns the exit code."""
     try:
         code = cli.main(args=arguments, prog_name="planner", standalone_mode=False)
-        sys.stdout.flush()
         return int(code or 0)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
@@ -92,7 +103,3 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         return 130
-    except BrokenPipeError:
-        # The reader has gone (`| head`): give Python nothing left to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0

@@ -15,6 +15,7 @@ from planner.units import parse_seconds, parse_tokens, parse_usd
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MAX_RANGE = 100_000
+MAX_SEED = 2**31 - 1  # CP-SAT keeps its seed in 32 bits
 
 DEGREES = {
     "tp": "Attention tensor parallelism",
@@ -141,7 +142,13 @@ def question_options(command: Command) -> Command:
         click.option("--ideal", is_flag=True, help="Pure roofline: no derates, no latencies."),
         click.option("--gap", type=float, default=0.005, show_default=True, help="Gap to prove."),
         click.option("--time-limit", metavar="TIME", help="Stop early with an honest gap."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Random seed."),
+        click.option(
+            "--seed",
+            type=click.IntRange(0, MAX_SEED),
+            default=0,
+            show_default=True,
+            help="Random seed.",
+        ),
         *(
             click.option(f"--{name}", f"later_{name.replace('-', '_')}", hidden=True)
             for name in LATER

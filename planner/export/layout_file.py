@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import typing
 from pathlib import Path
 
 import msgspec
@@ -41,7 +40,7 @@ _BETWEEN = re.compile(r",\n\s*")
 _PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<field>.*)`)?", re.DOTALL)
 _NAMED = re.compile(r"(unknown field|missing required field) `([^`]+)`")
 _BYTE = re.compile(r"(?P<what>.*?)(?: \(byte (?P<byte>\d+)\))?", re.DOTALL)
-_ANY_ITEM = "[...]"
+_ANY_MEMBER = "[...]"
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,28 +176,10 @@ def _split(error: msgspec.ValidationError) -> tuple[str, str]:
     return problem, f"{field}.{named.group(2)}"
 
 
-def _number_the_item(data: bytes, what: str, field: str) -> tuple[str, str]:
-    """Replace the anonymous index of a record of a top-level list by its number."""
-    name, _, _ = field.lstrip(".").partition(_ANY_ITEM)
-    item_type = typing.get_args(typing.get_type_hints(Layout).get(name))
-    items = msgspec.json.decode(data).get(name)
-    if not item_type or not isinstance(items, list):
-        return what, field
-    for index, item in enumerate(items):
-        try:
-            msgspec.convert(item, item_type[0])
-        except msgspec.ValidationError as error:
-            what, inside = _split(error)
-            return what, f"{name}[{index}]{inside}"
-    return what, field
-
-
 def _invalid(error: msgspec.ValidationError, data: bytes, path: str) -> CatalogError:
     what, field = _split(error)
-    if _ANY_ITEM in field:
-        what, field = _number_the_item(data, what, field)
-    # What is left of anonymous indices points into arrays of numbers: name the array.
-    field = field.partition(_ANY_ITEM)[0].lstrip(".")
+    # Members of dictionaries are anonymous in the message: name the dictionary.
+    field = field.partition(_ANY_MEMBER)[0].lstrip(".")
     return CatalogError(
         what,
         file=path,

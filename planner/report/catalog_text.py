@@ -24,13 +24,14 @@ def show_models(rows: Sequence[tuple[str, int, int, int, str]], stream: TextIO) 
         for name, total, active, layers, architecture in rows
     ]
     header = ("model", "parameters", "active", "layers", "architecture")
-    print_table("Models", header, cells, stream)
+    print_table("Models", header, cells, stream, words=(0, 4))
 
 
 def show_machines(rows: Sequence[tuple[str, str, str, int]], stream: TextIO) -> None:
     """Print the machine catalogue."""
     cells = [(name, size, str(chips), summary) for name, summary, size, chips in rows]
-    print_table("Machines", ("machine", "default", "chips", "summary"), cells, stream)
+    header = ("machine", "default", "chips", "summary")
+    print_table("Machines", header, cells, stream, words=(0, 3))
 
 
 def show_topology(summary: TopologySummary, stream: TextIO) -> None:

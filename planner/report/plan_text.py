@@ -24,6 +24,17 @@ def degrees_line(degrees: DegreesRecord, batch: int) -> str:
     return ", ".join(parts)
 
 
+def split_row(layout: Layout) -> tuple[str, str]:
+    """How the batch is split: sequences of one attention group in one microbatch."""
+    counts = [
+        count for split in layout.batches for microbatch in split.sequences for count in microbatch
+    ]
+    low, high = min(counts), max(counts)
+    size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    microbatch = ", microbatch" if layout.degrees.microbatches > 1 else ""
+    return f"sequences per group{microbatch}", size
+
+
 def _headline(layout: Layout, stream: TextIO) -> None:
     inputs, prediction = layout.inputs, layout.prediction
     print_text(
@@ -39,6 +50,7 @@ def _headline(layout: Layout, stream: TextIO) -> None:
         ("tokens/s/user", format_count(prediction.tokens_per_s_per_user)),
         ("tokens/s/chip", format_count(prediction.tokens_per_s_per_chip)),
         ("tokens/s", format_count(prediction.tokens_per_s)),
+        split_row(layout),
         ("$/M tokens", "no price known, see --price" if cost is None else format_usd(cost)),
         (
             "B* (matmul = weight reads)",
@@ -64,7 +76,8 @@ def _terms(layout: Layout, stream: TextIO) -> None:
         if term.seconds > 0
     ]
     title = f"Step, {layout.inputs.time_model} time model (> binds)"
-    print_table(title, ("term", "time", "share", "waits for"), rows, stream)
+    header = ("term", "time", "share", "waits for")
+    print_table(title, header, rows, stream, words=(0, 3))
     if len(layout.stages) > 1:
         mean = sum(prediction.stage_s) / len(prediction.stage_s)
         stages = [
@@ -84,12 +97,14 @@ def _terms(layout: Layout, stream: TextIO) -> None:
 
 def _memory(layout: Layout, stream: TextIO) -> None:
     memory = layout.prediction.memory
+    free = memory.capacity_bytes - memory.used_bytes
     parts = (
         ("weights", memory.weights_bytes),
         ("KV cache", memory.kv_bytes),
         ("activations", memory.activations_bytes),
         ("engine reserve", memory.reserve_bytes),
-        ("free", max(memory.capacity_bytes - memory.used_bytes, 0.0)),
+        # An edited layout may overflow: its free memory must not read as zero.
+        ("free", free) if free >= 0 else ("missing", -free),
     )
     rows = [
         (name, format_bytes(size), f"{size / memory.capacity_bytes:.1%}") for name, size in parts
@@ -102,7 +117,7 @@ def _runners_up(layout: Layout, stream: TextIO) -> None:
     best = layout.prediction.tokens_per_s_per_chip
     rows = [
         (
-            degrees_line(other.degrees, other.batch),
+            degrees_line(other.degrees, other.batch) + (", at best" if other.bound_only else ""),
             format_seconds(other.step_s),
             format_count(other.tokens_per_s_per_chip),
             f"{other.tokens_per_s_per_chip / best:.1%}",
@@ -116,13 +131,15 @@ def _runners_up(layout: Layout, stream: TextIO) -> None:
 
 def certificate_text(certificate: Certificate) -> str:
     """What was proved, in one paragraph."""
+    unplaced = certificate.infeasible_placement
     return (
         f"Certificate: no layout in the searched space is more than {certificate.gap:.2%} better "
         f"({certificate.objective:.6g} {certificate.unit}, proven bound "
         f"{certificate.bound:.6g}). {certificate.enumerated:,} strategies: "
         f"{certificate.infeasible_memory:,} do not fit in memory, "
         f"{certificate.infeasible_tpot:,} miss the TPOT limit, {certificate.pruned:,} pruned by "
-        f"their bound, {certificate.solved:,} solved."
+        f"their bound, {certificate.solved:,} solved"
+        + (f", {unplaced:,} of them without a placement." if unplaced else ".")
     )
 
 

@@ -73,10 +73,11 @@ def chips_are_distinct(assignment: Assignment, limits: Limits) -> list[str]:
     """``cells[r][s]`` has ``stage_chips`` chips of the machine, no chip twice."""
     d = assignment.degrees
     found = []
-    if [len(replica) for replica in assignment.cells] != [d.pp] * d.replicas:
+    cells = assignment.cells
+    if len(cells) != d.replicas or any(len(replica) != d.pp for replica in cells):
         found.append(f"chips are listed for other stages than pp {d.pp} x replicas {d.replicas}")
     used: Counter[int] = Counter()
-    for r, replica in enumerate(assignment.cells):
+    for r, replica in enumerate(cells):
         for s, cell in enumerate(replica):
             if len(cell) != d.stage_chips:
                 found.append(f"replica {r} stage {s} has {len(cell)} chips, needs {d.stage_chips}")
@@ -133,7 +134,7 @@ def sequences_are_split(assignment: Assignment, limits: Limits) -> list[str]:
     if len(assignment.sequences) != d.replicas:
         found.append(f"batches of {len(assignment.sequences)} replicas, there are {d.replicas}")
     for r, replica in enumerate(assignment.sequences):
-        if [len(mb) for mb in replica] != [d.attn_dp] * d.microbatches:
+        if len(replica) != d.microbatches or any(len(mb) != d.attn_dp for mb in replica):
             found.append(f"replica {r}: batch is not microbatches x attn_dp")
         if any(count < 0 for mb in replica for count in mb):
             found.append(f"replica {r}: negative number of sequences")

@@ -99,9 +99,39 @@ def tighten(layout):
     layout["inputs"]["tpot_s"] = 1e-3
 
 
+def lie_about_the_gap(layout):
+    layout["certificate"]["bound"] = 1e-9
+
+
+def lie_about_memory(layout):
+    layout["prediction"]["memory"]["kv_bytes"] = 1.0
+
+
+def lie_about_a_term(layout):
+    layout["prediction"]["terms"][0]["seconds"] = 0.0
+
+
+def many_microbatches(layout):
+    layout["degrees"]["microbatches"] = 10**18
+
+
+def test_evaluating_an_edited_file_drops_what_was_proved(rack_file, tmp_path, capsys):
+    def halve(layout):
+        split = layout["batches"][0]["sequences"]
+        split[0] = [count // 2 for count in split[0]]
+
+    assert run(["evaluate", edit(rack_file, halve, tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "Certificate" not in out and "Why:" not in out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lie_about_the_gap, "certificate: gap"),
+        (lie_about_memory, "prediction.memory.kv_bytes"),
+        (lie_about_a_term, "prediction.terms[0].seconds"),
+        (many_microbatches, "batch is not microbatches x attn_dp"),
         (drop_expert, "experts [7] have no copy"),
         (faster, "prediction.step_s"),
         (move_rank, "is used 2 times"),
