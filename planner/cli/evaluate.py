@@ -35,7 +35,9 @@ def _refuse_options_of_questions() -> None:
 @question_options
 @output_options
 def command(model_or_layout: str, out: str | None, as_json: bool, **options: Any) -> int:
-    """Price a layout file, or MODEL on a machine with given degrees, without comparing.
+    """Price a layout file, or MODEL on a machine with given degrees.
+
+    Degrees that are left free, or given as a list, take their best value.
 
     Example: planner evaluate layout.json
 

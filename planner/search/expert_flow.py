@@ -87,7 +87,7 @@ def split_tokens(placement: ExpertPlacement, loads_row: FloatArray) -> TokenSpli
 
 def _balance(experts: IntArray, chips: IntArray, counts: IntArray, num_chips: int) -> IntArray:
     """Tokens of each placed pair in the best split, shape ``[num_pairs]``."""
-    # SciPy has no part in the package, and this import costs 0.04 s: only who splits pays.
+    # This import takes 0.04 s: only who splits tokens pays for it.
     from ortools.graph.python import max_flow
 
     num_experts = len(counts)

@@ -10,8 +10,9 @@ Constraints
     distinct   at most one copy of an expert on a chip
     capacity   chip g holds at most c_g copies
 
-The start is longest-processing-time packing of the copies; then the hottest chip is
-relieved by the first of three moves that lowers it without making another chip as hot:
+The start is a given placement or longest-processing-time packing of the copies; then the
+hottest chip is relieved by the first of three moves that lowers it without making another
+chip as hot:
 
 swap         one of its copies against any slot of any chip
 repartition  its copies and those of a chip of the same size, split anew in all ways
@@ -55,7 +56,9 @@ class Packing:
     copies : int array, shape ``[num_experts]``
     """
 
-    def __init__(self, loads_row: FloatArray, caps: IntArray) -> None:
+    def __init__(
+        self, loads_row: FloatArray, caps: IntArray, start: IntArray | None = None
+    ) -> None:
         num_experts, num_chips = len(loads_row), len(caps)
         self.loads = loads_row
         self.caps = caps
@@ -68,7 +71,10 @@ class Packing:
         self.holds = np.zeros((num_experts + 1, num_chips), dtype=bool)
         self.copies = np.ones(num_experts, dtype=np.int64)
         self._step = _IMPROVES * max(float(loads_row.sum()) / num_chips, 0.0)
-        self._pack(fill_copies(loads_row, int(caps.sum()), num_chips))
+        if start is None:
+            self._pack(fill_copies(loads_row, int(caps.sum()), num_chips))
+        else:
+            self._adopt(start)
 
     @property
     def empty(self) -> int:
@@ -99,6 +105,15 @@ class Packing:
         for chip, held in enumerate(members):
             self.slots[chip, : len(held)] = held
             self.holds[held, chip] = True
+        self._reload()
+
+    def _adopt(self, start: IntArray) -> None:
+        """Begin with the slots of another placement for the same chips and experts."""
+        self.slots = start.copy()
+        chips = np.repeat(np.arange(len(start)), start.shape[1]).reshape(start.shape)
+        self.holds[start, chips] = True
+        self.holds[self.empty] = False
+        self.copies = self.holds[: self.empty].sum(axis=1)
         self._reload()
 
     def _reload(self) -> None:

@@ -6,15 +6,16 @@ Data        w_le >= 0  share of the routed tokens of layer l that go to expert e
 Variables   copies r_e >= 1 and the slots that hold them, per layer
 Objective   least load of the hottest chip, per layer
 
-Constraints (kept by every move of ``expert_moves``)
+Constraints (kept by every move of ``expert_moves``, modelled in ``expert_patterns``)
     placed     every expert has at least one copy
     distinct   no two copies of an expert on one chip
     capacity   at most c_g copies on chip g
     even       the copies of an expert share its tokens equally (the engines' rule)
 
 Layers are independent. Each is solved by packing and local search and stops within
-``tolerance`` of a bound from ``expert_bounds``, or after a fixed number of moves with the
-gap that is left.
+``tolerance`` of a bound from ``expert_bounds``, or after a fixed number of moves. A gap that
+is left goes to the counting model of ``expert_patterns`` when loads take few values; when
+they are nearly equal, its answer for equal loads is a second start of the local search.
 
 Decisions
 ---------
@@ -42,6 +43,7 @@ from planner.search.expert_bounds import (
 )
 from planner.search.expert_flow import TokenSplit, split_tokens
 from planner.search.expert_moves import Packing
+from planner.search.expert_patterns import solve_patterns
 
 __all__ = [
     "TOLERANCE",
@@ -58,6 +60,8 @@ __all__ = [
 
 TOLERANCE = 2e-3
 _MOVES_PER_CHIP = 40
+# Heaviest over lightest expert up to which the structure for equal loads is worth a try.
+_NEARLY_EQUAL = 1.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -185,6 +189,19 @@ def _solve_sorted(
     packing = Packing(row, sizes)
     packing.improve(bound * (1 + tolerance), _MOVES_PER_CHIP * len(sizes))
     slots, reached = packing.slots, float(packing.chip_load.max())
+    if reached <= bound * (1 + tolerance):
+        return slots, min(bound, reached)
+    counted = solve_patterns(row, sizes, lower=bound, upper=reached)
+    bound = max(bound, counted.bound)
+    if counted.slots is not None:
+        return counted.slots, bound
+    if row[-1] < row[0] <= _NEARLY_EQUAL * row[-1]:
+        equal = np.full_like(row, row.sum() / len(row))
+        start, _ = _solve_sorted(equal.tobytes(), caps, tolerance)
+        second = Packing(row, sizes, start)
+        second.improve(bound * (1 + tolerance), _MOVES_PER_CHIP * len(sizes))
+        if second.chip_load.max() < reached:
+            slots, reached = second.slots, float(second.chip_load.max())
     return slots, min(bound, reached)
 
 

@@ -84,3 +84,40 @@ def test_split_evenly():
     assert split_evenly(0, 2) == (0, 0)
     with pytest.raises(ValueError):
         split_evenly(-1, 2)
+
+
+@pytest.mark.parametrize(
+    ("chips", "slots", "hottest"),
+    [
+        # The mean, 256 / 48 experts per chip, from chips of six pieces each: packing alone
+        # ends 3 % above it.
+        (48, 288, 1.0),
+        (72, 288, 1.125),
+        (64, 256, 1.0),
+    ],
+)
+def test_uniform_loads_reach_the_proven_optimum(chips, slots, hottest):
+    (placed,) = place_experts(np.full((1, 256), 1 / 256), chips, slots // chips)
+    assert placed.max_load * chips == pytest.approx(hottest)
+    assert placed.bound * chips == pytest.approx(hottest)
+    assert (placed.slots >= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_counting_model_brackets_the_optimum_of_few_values(seed):
+    from planner.search.expert_patterns import solve_patterns
+
+    rng = np.random.default_rng(seed)
+    chips, cap = 3, 2
+    num_experts = int(rng.integers(3, 6))
+    row = np.sort(rng.choice([1.0, 2.0], num_experts))[::-1]
+    row = row / row.sum()
+    caps = np.full(chips, cap)
+    best = optimum(row, caps.tolist())
+    found = solve_patterns(row, caps, lower=1 / chips, upper=best * 1.5)
+    assert found.bound <= best * (1 + 1e-6)
+    if found.slots is not None:
+        slots = np.where(found.slots == num_experts, -1, found.slots)
+        assert best <= chip_loads(slots, row).max() * (1 + 1e-9)
+        for group in slots:
+            assert len(set(group.tolist())) == cap
