@@ -66,13 +66,9 @@ def parse_shape_option(text: str | None) -> tuple[int, ...] | None:
     """Read ``8x8x16``."""
     if text is None:
         return None
-    try:
-        shape = tuple(int(part) for part in text.lower().split("x"))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise SpecError(f"--shape: cannot read '{text}'", "write for example --shape 8x8x16")
-    return shape
+    from planner.catalog.machines import parse_shape
+
+    return parse_shape(text)
 
 
 def _apply(command: Command, options: list[Any]) -> Command:
@@ -147,7 +143,7 @@ def question_options(command: Command) -> Command:
             type=click.IntRange(0, MAX_SEED),
             default=0,
             show_default=True,
-            help="Random seed.",
+            help="Random seed; no step of a decode plan is random.",
         ),
         *(
             click.option(f"--{name}", f"later_{name.replace('-', '_')}", hidden=True)

@@ -14,7 +14,6 @@ Assumptions
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,15 +153,6 @@ def core_op(model: ModelSpec, layer: Layer, split: Split, tokens: Real, context:
     )
 
 
-def expert_weight(weights: tuple[Weight, ...]) -> tuple[float, float]:
-    """Parameters and matmul parameters of one routed expert, from a layer's weights."""
-    routed = [weight for weight in weights if weight.role is WeightRole.ROUTED_EXPERT]
-    return (
-        float(sum(weight.num_params for weight in routed)),
-        float(sum(weight.matmul_params for weight in routed)),
-    )
-
-
 def expert_bytes(model: ModelSpec, layer: Layer) -> float:
     """HBM bytes of one routed expert of ``layer``."""
     routed = (w for w in layer_weights(model, layer) if w.role is WeightRole.ROUTED_EXPERT)
@@ -175,14 +165,12 @@ def routed_op(
     """Routed experts: weights of the touched copies, FLOP of the tokens they receive."""
     assert isinstance(layer.ffn, MoeFfn)
     tokens, routed = load
-    weights = layer_weights(model, layer)
-    _, matmul_params = expert_weight(weights)
+    experts = [w for w in layer_weights(model, layer) if w.role is WeightRole.ROUTED_EXPERT]
+    matmul_params = float(sum(weight.matmul_params for weight in experts))
     width = float(layer.ffn.expert_width)
     share = np.ceil(width / split.expert_tp) / width
     pairs = tokens.stage * layer.ffn.top_k * routed.hot_share
-    num_matmuls = sum(
-        weight.role is WeightRole.ROUTED_EXPERT and weight.matmul_params > 0 for weight in weights
-    )
+    num_matmuls = sum(weight.matmul_params > 0 for weight in experts)
     return OpWork(
         term="routed_experts",
         rate=matmul_rate(chip, model.precision.routed_expert, model.precision.activations),
@@ -282,4 +270,4 @@ def uniform_touched(num_experts: int, top_k: int, num_slots: Real, tokens: Real)
 
 def ceil_div(numerator: int, denominator: int) -> int:
     """Integer division rounded up."""
-    return math.ceil(numerator / denominator)
+    return -(-numerator // denominator)

@@ -221,10 +221,9 @@ def evaluate(
     Prediction
         ``terms`` add up to ``step_s``.
     """
-    fabrics: dict[tuple[tuple[int, ...], ...], FabricRates] = {}
     replicas = []
     for cells, sequences in zip(assignment.cells, assignment.sequences, strict=True):
-        fabric = fabrics.setdefault(cells, replica_rates(topology, cells, assignment.degrees))
+        fabric = replica_rates(topology, cells, assignment.degrees)
         tokens = microbatch_tokens(sequences)
         routed = routed_load(assignment.slot_maps, loads, setting.model, float(tokens.stage))
         own = replica_times(setting, assignment, tokens, routed, fabric)

@@ -54,10 +54,10 @@ def show_topology(summary: TopologySummary, stream: TextIO) -> None:
         ("scale-out per domain", format_bytes_per_s(summary.scale_out_domain_bytes_per_s)),
         ("scale-up / scale-out", ratio),
         *((f"peak {rate}", format_flop_per_s(peak)) for rate, peak in summary.peak_flop_per_s),
-        ("HBM", format_bytes(summary.hbm_bytes)),
-        ("HBM usable", format_bytes(summary.hbm_usable_bytes)),
+        ("HBM as labelled", format_bytes(summary.hbm_bytes)),
+        ("HBM usable, as measured", format_bytes(summary.hbm_usable_bytes)),
         ("HBM bandwidth", format_bytes_per_s(summary.hbm_bytes_per_s)),
-        ("HBM drain time", format_seconds(summary.hbm_drain_s)),
+        ("HBM drain time, as labelled", format_seconds(summary.hbm_drain_s)),
         ("price per hour", "-" if price is None else format_usd(price)),
     ]
     title = f"{summary.name}, {summary.size}; bandwidths are nameplate, one direction"

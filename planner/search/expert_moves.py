@@ -36,7 +36,6 @@ from numpy.typing import NDArray
 
 from planner.search.expert_bounds import FloatArray, IntArray, fill_copies
 
-BoolArray = NDArray[np.bool_]
 
 _IMPROVES = 1e-9
 _MAX_REPARTITION_SLOTS = 6
