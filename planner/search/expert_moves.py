@@ -32,10 +32,8 @@ from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner.search.expert_bounds import FloatArray, IntArray, fill_copies
-
 
 _IMPROVES = 1e-9
 _MAX_REPARTITION_SLOTS = 6
