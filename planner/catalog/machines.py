@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +15,12 @@ from typing import Any
 
 import msgspec
 
-from planner.catalog.machine_file import (
-    FieldProblem,
-    MachineTable,
-    check_ranges,
-    split_sources,
-    to_spec,
-)
-from planner.domain.hardware import MachineSpec, Source, Torus
+from planner.catalog.machine_build import to_spec
+from planner.catalog.machine_file import FieldProblem, check_ranges, split_sources
+from planner.catalog.machine_size import check_default_size
+from planner.catalog.machine_tables import MachineTable
+from planner.catalog.toml_text import parse_toml, read_text
+from planner.domain.hardware import MachineSpec, Source
 from planner.errors import CatalogError, SpecError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -74,38 +71,6 @@ def _locate(name_or_path: str, relative_to: Path | None) -> tuple[Path, str]:
     )
 
 
-def _read_text(path: Path, label: str) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise CatalogError(
-            "no such file", file=label, remedy=f"known machines: {', '.join(machine_names())}"
-        ) from None
-    except IsADirectoryError:
-        raise CatalogError("is a folder", file=label, remedy="name a .toml file in it") from None
-    except UnicodeDecodeError as error:
-        raise CatalogError(
-            f"is not UTF-8 text (byte {error.start})", file=label, remedy="save it as UTF-8"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CatalogError(f"cannot be read: {reason}", file=label) from None
-
-
-def _parse(text: str, label: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        line = int(found.group(1)) if found else text.count("\n") + 1
-        message = re.sub(r"\s*\(at .*\)$", "", str(error))
-        raise CatalogError(
-            f"is not valid TOML: {message}", file=label, line=line, remedy="see toml.io/en/v1.0.0"
-        ) from None
-    except RecursionError:
-        raise CatalogError("is nested too deeply", file=label) from None
-
-
 def _find_line(text: str, field: str) -> int | None:
     """Line of a dotted field, or of the innermost table around it."""
     table = ""
@@ -136,27 +101,49 @@ def _complain(problem: FieldProblem, chain: Sequence[_File]) -> CatalogError:
     )
 
 
+def _with_mixed_chips(plain: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Replace the name of a machine in ``mix`` by the chip of that machine."""
+    mix = plain.get("mix")
+    if not isinstance(mix, list):
+        return plain
+    resolved = []
+    for item in mix:
+        name = item.get("chip") if isinstance(item, dict) else None
+        if isinstance(name, str):
+            try:
+                found = _locate(name, path.parent)
+                _, merged, _ = _resolve_from(*found)
+            except SpecError as error:
+                raise FieldProblem("mix.chip", error.message, error.remedy) from None
+            resolved.append({**item, "chip": merged.get("chip")})
+        else:
+            resolved.append(item)
+    return {**plain, "mix": resolved}
+
+
 def _read_file(path: Path, label: str) -> tuple[_File, str | None]:
-    text = _read_text(path, label)
-    data = _parse(text, label)
+    text = read_text(path, label, f"known machines: {', '.join(machine_names())}")
+    data = parse_toml(text, label)
     blank = _File(label=label, text=text, plain={}, sources=())
     try:
-        as_of = data.pop("as_of", None)
-        if not isinstance(as_of, str) or not _AS_OF.fullmatch(as_of):
-            raise FieldProblem(
-                "as_of", "must be the month the sources were read", 'write as_of = "2026-11"'
-            )
         extends = data.pop("extends", None)
         if extends is not None and not isinstance(extends, str):
             raise FieldProblem("extends", "must be the name or the path of a machine")
-        plain, sources = split_sources(data, as_of)
+        as_of = data.pop("as_of", "" if extends else None)
+        if as_of != "" and (not isinstance(as_of, str) or not _AS_OF.fullmatch(as_of)):
+            raise FieldProblem(
+                "as_of", "must be the month the sources were read", 'write as_of = "2026-11"'
+            )
+        # What a user changes in a shipped machine is its own source.
+        own = f"given in {label}" if extends else ""
+        plain, sources = split_sources(data, as_of, inherited=own)
+        plain = _with_mixed_chips(plain, path)
     except FieldProblem as problem:
         raise _complain(problem, [blank]) from None
     return replace(blank, plain=plain, sources=tuple(sources)), extends
 
 
-def _read_chain(name_or_path: str) -> list[_File]:
-    path, label = _locate(name_or_path, None)
+def _read_chain(path: Path, label: str) -> list[_File]:
     chain: list[_File] = []
     seen: set[Path] = set()
     while True:
@@ -205,7 +192,11 @@ def _schema_problem(error: msgspec.ValidationError) -> FieldProblem:
 
 def _resolve(name_or_path: str) -> tuple[list[_File], dict[str, Any], tuple[Source, ...]]:
     """The chain of files, its numbers merged, and the source of each number."""
-    chain = _read_chain(name_or_path)
+    return _resolve_from(*_locate(name_or_path, None))
+
+
+def _resolve_from(path: Path, label: str) -> tuple[list[_File], dict[str, Any], tuple[Source, ...]]:
+    chain = _read_chain(path, label)
     merged: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for file in reversed(chain):
@@ -220,7 +211,7 @@ def _spec(merged: dict[str, Any], sources: tuple[Source, ...]) -> MachineSpec:
     except msgspec.ValidationError as error:
         raise _schema_problem(error) from None
     check_ranges(merged)
-    return _check_default_size(to_spec(table, sources))
+    return check_default_size(to_spec(table, sources))
 
 
 def load_machine(name_or_path: str) -> MachineSpec:
@@ -303,94 +294,3 @@ def machine_from_facts(facts: Mapping[str, object], file: str = "machine facts")
         raise CatalogError(
             problem.message, file=file, field=problem.field, remedy=problem.remedy
         ) from None
-
-
-def _check_default_size(spec: MachineSpec) -> MachineSpec:
-    try:
-        if isinstance(spec.scale_up, Torus):
-            return _with_shape(spec, spec.scale_up, spec.shape)
-        return _with_domains(spec, spec.num_domains, spec.scale_up.unit)
-    except SpecError as error:
-        field = "size.shape" if isinstance(spec.scale_up, Torus) else "size.domains"
-        raise FieldProblem(field, error.message, error.remedy) from None
-
-
-def _with_domains(spec: MachineSpec, count: int, unit: str) -> MachineSpec:
-    most = spec.scale_out.max_domains if spec.scale_out is not None else 1
-    if not 1 <= count <= most:
-        raise SpecError(
-            f"{spec.name} has 1 to {most} {unit}s, not {count}", f"write for example --{unit}s 1"
-        )
-    return replace(spec, num_domains=count)
-
-
-def _with_shape(spec: MachineSpec, torus: Torus, shape: Sequence[int]) -> MachineSpec:
-    full = torus.full_shape
-    text = "x".join(map(str, shape))
-    if len(shape) != len(full) or any(
-        not 1 <= length <= most for length, most in zip(shape, full, strict=False)
-    ):
-        limit = "x".join(map(str, full))
-        raise SpecError(
-            f"{spec.name} has slices of up to {limit} chips, not '{text}'",
-            f"write for example --shape {'x'.join(str(min(4, most)) for most in full)}",
-        )
-    return replace(spec, shape=tuple(shape))
-
-
-def resize(
-    spec: MachineSpec,
-    nodes: int | None = None,
-    racks: int | None = None,
-    shape: Sequence[int] | None = None,
-) -> MachineSpec:
-    """The same machine in another size.
-
-    Parameters
-    ----------
-    nodes, racks : int, optional
-        Scale-up domains, for machines that are counted so.
-    shape : sequence of int, optional
-        Axis lengths of a torus slice.
-
-    Returns
-    -------
-    MachineSpec
-        ``spec`` itself when no option is given.
-
-    Raises
-    ------
-    SpecError
-        An option that does not apply to this machine, or a size that it cannot have.
-    """
-    given = {
-        name: value
-        for name, value in (("nodes", nodes), ("racks", racks), ("shape", shape))
-        if value is not None
-    }
-    own = "shape" if isinstance(spec.scale_up, Torus) else f"{spec.scale_up.unit}s"
-    for name in given:
-        if name != own:
-            raise SpecError(
-                f"--{name} does not apply to {spec.name}", f"its size is given by --{own}"
-            )
-    if not given:
-        return spec
-    if isinstance(spec.scale_up, Torus):
-        return _with_shape(spec, spec.scale_up, tuple(shape or ()))
-    count = nodes if nodes is not None else racks
-    return _with_domains(spec, count or 0, spec.scale_up.unit)
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """Read the shape of a torus slice such as ``4x8``.
-
-    Raises
-    ------
-    SpecError
-        The text is not positive whole numbers joined by ``x``.
-    """
-    parts = text.lower().split("x")
-    if not all(part.isascii() and part.isdigit() and 0 < int(part) < 10**6 for part in parts):
-        raise SpecError(f"--shape: cannot read '{text}'", "write for example --shape 4x8")
-    return tuple(int(part) for part in parts)

@@ -7,19 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
+from planner.domain.curves import PERFECT_CURVES, Curves
 from planner.domain.dtypes import DType
-
-
-class Op(StrEnum):
-    """Collective operations, with what ``num_bytes`` means for each (nccl-tests convention)."""
-
-    ALL_REDUCE = "all_reduce"  # buffer of one chip
-    ALL_GATHER = "all_gather"  # gathered result
-    REDUCE_SCATTER = "reduce_scatter"  # input of one chip
-    ALL_TO_ALL = "all_to_all"  # total send buffer of one chip, its own share included
-    SEND_RECV = "send_recv"  # message of one sender
+from planner.domain.scale_up import GraphDomain, ScaleUp, Torus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +39,6 @@ class Efficiency:
     hbm: float
     attention: float
     kernel_s: float
-    scale_up: float
-    scale_out: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,100 +55,26 @@ class Chip:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Latencies:
-    """Seconds of each collective as its size goes to zero (alpha), inside a captured graph."""
-
-    all_reduce_s: float
-    all_gather_s: float
-    reduce_scatter_s: float
-    all_to_all_s: float
-    send_recv_s: float
-
-    def of(self, op: Op) -> float:
-        """Alpha of one operation, seconds."""
-        by_op = {
-            Op.ALL_REDUCE: self.all_reduce_s,
-            Op.ALL_GATHER: self.all_gather_s,
-            Op.REDUCE_SCATTER: self.reduce_scatter_s,
-            Op.ALL_TO_ALL: self.all_to_all_s,
-            Op.SEND_RECV: self.send_recv_s,
-        }
-        return by_op[op]
-
-
-NO_LATENCY = Latencies(
-    all_reduce_s=0.0, all_gather_s=0.0, reduce_scatter_s=0.0, all_to_all_s=0.0, send_recv_s=0.0
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SwitchDomain:
-    """A scale-up domain in which switches connect every chip to every other in one hop.
-
-    Parameters
-    ----------
-    unit : str
-        What the domain is called and counted in: ``node`` or ``rack``.
-    chips : int
-        Chips of one domain.
-    links_per_switch : tuple of int
-        Links of every chip to each switch, shape ``[switches]``.
-    chips_per_tray : int, optional
-        Chips of one tray, where a rack has trays.
-    """
-
-    unit: str
-    chips: int
-    links_per_switch: tuple[int, ...]
-    link_bytes_per_s: float
-    latency: Latencies
-    chips_per_tray: int | None = None
-
-    @property
-    def links_per_chip(self) -> int:
-        """Links of one chip."""
-        return sum(self.links_per_switch)
-
-    @property
-    def bytes_per_s(self) -> float:
-        """Nameplate bandwidth of one chip, one direction."""
-        return self.links_per_chip * self.link_bytes_per_s
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Torus:
-    """A scale-up domain of neighbour links: axis ``i`` wraps only at its full length.
-
-    ``full_shape[i]`` is that length; ``hop_s`` the latency of one hop.
-    """
-
-    full_shape: tuple[int, ...]
-    link_bytes_per_s: float
-    hop_s: float
-
-    def wraps(self, shape: tuple[int, ...]) -> tuple[bool, ...]:
-        """Which axes of a slice of ``shape`` close into a ring."""
-        return tuple(
-            length == full and length > 2
-            for length, full in zip(shape, self.full_shape, strict=True)
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Fabric:
-    """The scale-out fabric: one NIC per chip, leaf and spine switches.
+    """The scale-out fabric: NICs, leaf switches, spine switches, and core switches above.
 
-    Chip ``c`` of a domain is cabled to leaf ``c % leaves_per_unit`` of its scalable unit;
-    with as many leaves as chips per domain that is rail-optimised wiring.
+    NIC ``i`` of a domain is cabled to leaf ``i % leaves_per_unit`` of its scalable unit;
+    with as many leaves as NICs per domain that is rail-optimised wiring.
 
     Parameters
     ----------
+    nic_bytes_per_s : float
+        Of one NIC, one direction.
+    chips_per_nic : int
+        Neighbouring chips that share a NIC.
     domains_per_unit : int
         Scale-up domains of one scalable unit.
     leaf_ports : int
-        Ports of a leaf or spine switch.
+        Ports of a leaf, spine or core switch, each as fast as a NIC.
     oversubscription : float
         Downlink over uplink bandwidth of a leaf, ``>= 1``.
+    curves : Curves
+        ``steps`` count messages between domains.
     """
 
     nic_bytes_per_s: float
@@ -168,7 +83,72 @@ class Fabric:
     leaf_ports: int
     oversubscription: float
     max_domains: int
-    latency: Latencies
+    curves: Curves
+    chips_per_nic: int = 1
+
+    @property
+    def chip_bytes_per_s(self) -> float:
+        """A chip's share of its NIC when all chips send, one direction."""
+        return self.nic_bytes_per_s / self.chips_per_nic
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wounds:
+    """What is broken, spared for others, or slow.
+
+    Parameters
+    ----------
+    without : tuple of str
+        ``kind:name`` of each thing that is gone: ``chip:r0/t3/c2``, ``tray:r0/t3``,
+        ``node:n1``, ``rack:r1``, ``switch:r0/sw5``, ``nic:r0/t3/c2``, ``leaf:su0/leaf3``,
+        ``spine:spine4``, ``link:A--B``.
+    degrade : tuple of (str, float)
+        The same names with the fraction of the bandwidth that is left, in (0, 1).
+    usable : tuple of (str, int)
+        Domain name, or ``*`` for each, and how many of its chips may be used.
+    """
+
+    without: tuple[str, ...] = ()
+    degrade: tuple[tuple[str, float], ...] = ()
+    usable: tuple[tuple[str, int], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.without or self.degrade or self.usable)
+
+    def joined(self, other: Wounds) -> Wounds:
+        """Both together; of two fractions or counts of one thing, ``other`` has its way."""
+        return Wounds(
+            without=tuple(dict.fromkeys((*self.without, *other.without))),
+            degrade=tuple(sorted({**dict(self.degrade), **dict(other.degrade)}.items())),
+            usable=tuple(sorted({**dict(self.usable), **dict(other.usable)}.items())),
+        )
+
+
+NO_WOUNDS = Wounds()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizing:
+    """How much of a machine, and in what state: the choices beside its name.
+
+    Parameters
+    ----------
+    nodes, racks, slices : int, optional
+        Scale-up domains, for machines that are counted so.
+    shape : tuple of int, optional
+        Axis lengths of a torus slice.
+    wounds : Wounds
+        Beyond those of the machine's own file.
+    """
+
+    nodes: int | None = None
+    racks: int | None = None
+    slices: int | None = None
+    shape: tuple[int, ...] | None = None
+    wounds: Wounds = NO_WOUNDS
+
+
+DEFAULT_SIZE = Sizing()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,14 +159,20 @@ class MachineSpec:
     ----------
     name : str
         Name in the catalogue, or the file's stem.
-    scale_up : SwitchDomain or Torus
+    chip : Chip
+        The kind of chip, of every domain that ``mix`` does not name.
+    scale_up : SwitchDomain, MeshDomain, Torus or GraphDomain
         How the chips of one domain are connected.
     scale_out : Fabric, optional
-        How domains are connected; None where the machine is one domain.
+        How domains are connected; None where the machine is one domain, or a graph.
     num_domains : int
-        Nodes or racks; 1 for a torus.
+        Nodes, racks or slices; 1 for a graph.
     shape : tuple of int
-        Axis lengths of a torus slice; empty for switch domains.
+        Axis lengths of a torus slice; empty for other machines.
+    mix : tuple of (int, Chip)
+        Domains whose chips are of another kind, by domain index; empty where all are alike.
+    wounds : Wounds
+        What is missing or slow.
     sources : tuple of Source
         One for every number of the file.
     """
@@ -194,26 +180,46 @@ class MachineSpec:
     name: str
     summary: str
     chip: Chip
-    scale_up: SwitchDomain | Torus
+    scale_up: ScaleUp
     scale_out: Fabric | None
     num_domains: int = 1
     shape: tuple[int, ...] = ()
+    mix: tuple[tuple[int, Chip], ...] = ()
+    wounds: Wounds = NO_WOUNDS
     sources: tuple[Source, ...] = ()
 
     @property
+    def domain_chips(self) -> int:
+        """Chips of one healthy scale-up domain; of the whole machine for a graph."""
+        return math.prod(self.shape) if isinstance(self.scale_up, Torus) else self.scale_up.chips
+
+    @property
     def num_chips(self) -> int:
-        """Chips of the whole machine."""
-        if isinstance(self.scale_up, Torus):
-            return math.prod(self.shape)
-        return self.num_domains * self.scale_up.chips
+        """Chips of the whole machine, broken ones included."""
+        return self.num_domains * self.domain_chips
 
     @property
     def size_text(self) -> str:
         """The size in the machine's own words: ``2 racks``, ``1 node``, ``4x4 slice``."""
-        if isinstance(self.scale_up, Torus):
-            return "x".join(map(str, self.shape)) + " slice"
         plural = "" if self.num_domains == 1 else "s"
+        if isinstance(self.scale_up, GraphDomain):
+            return f"{self.num_chips} chips"
+        if isinstance(self.scale_up, Torus):
+            text = "x".join(map(str, self.shape))
+            if self.num_domains == 1:
+                return f"{text} {self.scale_up.unit}"
+            return f"{self.num_domains} {self.scale_up.unit}{plural} of {text}"
         return f"{self.num_domains} {self.scale_up.unit}{plural}"
+
+
+def _ideal_chip(chip: Chip) -> Chip:
+    perfect = Efficiency(
+        matmul=tuple((key, 1.0) for key, _ in chip.efficiency.matmul),
+        hbm=1.0,
+        attention=1.0,
+        kernel_s=0.0,
+    )
+    return replace(chip, efficiency=perfect)
 
 
 def ideal(spec: MachineSpec) -> MachineSpec:
@@ -222,26 +228,16 @@ def ideal(spec: MachineSpec) -> MachineSpec:
     Every achieved fraction is 1, every latency and fixed cost is 0: what the lecture's
     equations assume.
     """
-    chip = spec.chip
-    perfect = Efficiency(
-        matmul=tuple((key, 1.0) for key, _ in chip.efficiency.matmul),
-        hbm=1.0,
-        attention=1.0,
-        kernel_s=0.0,
-        scale_up=1.0,
-        scale_out=1.0,
-    )
     fabric = spec.scale_out
-    scale_up: SwitchDomain | Torus
-    if isinstance(spec.scale_up, Torus):
-        scale_up = replace(spec.scale_up, hop_s=0.0)
-    else:
-        scale_up = replace(spec.scale_up, latency=NO_LATENCY)
+    scale_up = replace(spec.scale_up, curves=PERFECT_CURVES)
+    if isinstance(scale_up, GraphDomain):
+        scale_up = replace(scale_up, fabric_curves=PERFECT_CURVES)
     return replace(
         spec,
-        chip=replace(chip, efficiency=perfect),
+        chip=_ideal_chip(spec.chip),
+        mix=tuple((domain, _ideal_chip(chip)) for domain, chip in spec.mix),
         scale_up=scale_up,
-        scale_out=None if fabric is None else replace(fabric, latency=NO_LATENCY),
+        scale_out=None if fabric is None else replace(fabric, curves=PERFECT_CURVES),
     )
 
 

@@ -31,6 +31,7 @@ class MachineInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     facts: dict[str, Any]
     nodes: int | None = None
     racks: int | None = None
+    slices: int | None = None
     shape: tuple[int, ...] | None = None
 
 

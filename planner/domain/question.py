@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from planner.domain.dtypes import DType
+from planner.domain.hardware import NO_WOUNDS, Sizing, Wounds
 from planner.domain.workload import Objective, Phase, TimeModel
 
 
@@ -39,8 +40,10 @@ class Question:
     ----------
     model, machine : str
         Catalogue name or path.
-    nodes, racks, shape : optional
-        Size of the machine, one of them; the machine's default when all are absent.
+    nodes, racks, slices, shape : optional
+        Size of the machine; the machine's default when all are absent.
+    wounds : Wounds
+        What is missing or slow, beyond what the machine's file says.
     loads : str, optional
         File of routing loads, a table ``[MoE layers, experts]``; uniform when absent.
     ideal : bool
@@ -53,7 +56,9 @@ class Question:
     phase: Phase = Phase.DECODE
     nodes: int | None = None
     racks: int | None = None
+    slices: int | None = None
     shape: tuple[int, ...] | None = None
+    wounds: Wounds = NO_WOUNDS
     weights: DType | None = None
     activations: DType | None = None
     kv: DType | None = None
@@ -68,3 +73,14 @@ class Question:
     gap: float = 0.005
     time_limit_s: float | None = None
     seed: int = 0
+
+    @property
+    def sizing(self) -> Sizing:
+        """How much of the machine, and in what state."""
+        return Sizing(
+            nodes=self.nodes,
+            racks=self.racks,
+            slices=self.slices,
+            shape=self.shape,
+            wounds=self.wounds,
+        )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.domain.hardware import Op
+from planner.domain.curves import Op
 
 Real = float | NDArray[np.float64]
 

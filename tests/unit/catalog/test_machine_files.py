@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.catalog.machines import load_machine
+from planner.catalog.machines import load_machine, machine_facts, machine_from_facts
 from planner.errors import CatalogError, SpecError
 
 TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"
@@ -33,7 +33,7 @@ def line_of(path, text):
 
 
 @pytest.mark.parametrize(
-    ("typed", "hint"), [("h100", "h100-hgx"), ("GB200", "gb200-nvl72"), ("tpu-v5p", "tpu-v5e")]
+    ("typed", "hint"), [("h100", "h100-hgx"), ("GB200", "gb200-nvl72"), ("tpuv5e", "tpu-v5e")]
 )
 def test_unknown_name_gets_near_ones(typed, hint):
     with pytest.raises(SpecError) as caught:
@@ -45,7 +45,7 @@ def test_unknown_name_gets_near_ones(typed, hint):
 def test_nothing_is_near_nonsense():
     with pytest.raises(SpecError) as caught:
         load_machine("zzzz")
-    assert caught.value.remedy.startswith("known machines: gb200-nvl72, h100-hgx")
+    assert caught.value.remedy.startswith("known machines: a100-40-hgx, a100-80-hgx")
 
 
 def test_missing_file(tmp_path):
@@ -157,7 +157,7 @@ def test_unknown_rate(tmp_path):
 
 
 def test_unknown_kind(tmp_path):
-    path = edited(tmp_path, 'kind = "switch"', 'kind = "mesh"')
+    path = edited(tmp_path, 'kind = "switch"', 'kind = "ring"')
     with pytest.raises(CatalogError) as caught:
         load_machine(path)
     assert caught.value.field == "scale_up.kind"
@@ -222,12 +222,100 @@ def test_a_date_that_is_not_a_month(tmp_path, value):
     assert (caught.value.field, caught.value.line) == ("as_of", line_of(path, "as_of"))
 
 
-def test_a_torus_has_no_fabric(tmp_path):
+GRAPH = """
+extends = "h100-hgx"
+[scale_up]
+kind = "graph"
+nodes = [{ name = "a" }, { name = "b" }, { name = "s", kind = "switch" }]
+links = [{ ends = ["a", "s"], GB_per_s = 100 }, { ends = ["s", "b"], GB_per_s = 50, links = 2 }]
+[scale_up.achieved.default]
+derate = 0.8
+base_us = 5
+"""
+
+
+def test_a_graph_lists_its_fabric_itself(tmp_path):
+    text = Path(whole_graph(tmp_path)).read_text(encoding="utf-8")
+    base = (TOPOLOGIES / "h100-hgx.toml").read_text(encoding="utf-8")
+    fabric = base[base.index("[scale_out]") : base.index("[size]")]
+    with pytest.raises(CatalogError, match="belongs into the links of a graph"):
+        load_machine(write(tmp_path, text + fabric))
+
+
+def whole_graph(folder):
+    """The same without a base: its own chip, nothing inherited."""
     text = (TOPOLOGIES / "h100-hgx.toml").read_text(encoding="utf-8")
-    fabric = text[text.index("[scale_out]") : text.index("[size]")]
-    pod = (TOPOLOGIES / "tpu-v5e.toml").read_text(encoding="utf-8")
-    with pytest.raises(CatalogError, match="does not apply to a torus"):
-        load_machine(write(tmp_path, pod.replace("[size]", f"{fabric}[size]")))
+    chip = text[text.index("[chip]") : text.index("[scale_up]")]
+    body = GRAPH.replace('extends = "h100-hgx"', "")
+    source = '[scale_up.source]\nall = "a drawing"\n'
+    head = 'summary = "two chips"\nas_of = "2026-11"\n'
+    return write(folder, head + chip + body + source, "drawn.toml")
+
+
+def test_a_graph_machine(tmp_path):
+    spec = load_machine(whole_graph(tmp_path))
+    assert (spec.name, spec.num_chips, spec.size_text) == ("drawn", 2, "2 chips")
+    assert [link.bytes_per_s for link in spec.scale_up.links] == [100e9, 50e9]
+    assert all(link.scale_up for link in spec.scale_up.links)
+    assert {s.field for s in spec.sources if s.text == "a drawing"} == {
+        "scale_up.links",
+        "scale_up.achieved.default.derate",
+        "scale_up.achieved.default.base_us",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "message"),
+    [
+        ('{ name = "b" }', '{ name = "a" }', "scale_up.nodes", "'a' appears twice"),
+        ('kind = "switch" }', 'kind = "swich" }', "scale_up.nodes", "unknown kind 'swich'"),
+        ('ends = ["s", "b"]', 'ends = ["s", "c"]', "scale_up.links", "'c', which is not a node"),
+        ('ends = ["s", "b"]', 'ends = ["b", "b"]', "scale_up.links", "joins 'b' to itself"),
+        ('ends = ["s", "b"]', 'ends = ["s", "a"]', "scale_up.links", "twice"),
+        ("GB_per_s = 50", "GB_per_s = 0", "scale_up.links.GB_per_s", "0 is outside (0"),
+    ],
+)
+def test_bad_graphs(tmp_path, old, new, field, message):
+    path = Path(whole_graph(tmp_path))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(CatalogError) as caught:
+        load_machine(str(path))
+    assert (caught.value.field, message in caught.value.message) == (field, True)
+
+
+@pytest.mark.parametrize(
+    ("base", "old", "new", "field"),
+    [
+        ("mi300x-hgx", "links_per_pair = 1", "pairs = [[0, 0, 1]]", "scale_up.pairs"),
+        ("mi300x-hgx", "links_per_pair = 1", "pairs = [[0, 8, 1]]", "scale_up.pairs"),
+        ("mi300x-hgx", "links_per_pair = 1", "pairs = []", "scale_up.links_per_pair"),
+        ("tpu-v5e", "full_shape = [16, 16]", "full_shape = [4, 4]", "size.shape"),
+        (
+            "trn2",
+            "link_GB_per_s = [128, 128, 64]",
+            "link_GB_per_s = [1, 2]",
+            "scale_up.link_GB_per_s",
+        ),
+        ("gb200-nvl36x2", "parts = 2", "parts = 5", "scale_up.parts"),
+        ("v100-dgx", "chips_per_nic = 2", "chips_per_nic = 3", "scale_out.chips_per_nic"),
+    ],
+)
+def test_shapes_that_do_not_close(tmp_path, base, old, new, field):
+    path = edited(tmp_path, f"\n{old}\n", f"\n{new}\n", base)
+    if old.startswith("links_per_pair"):
+        text = Path(path).read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if not line.startswith('links_per_pair = "')]
+        source = '[scale_up.source]\nall = "a test"'
+        path = write(tmp_path, "\n".join(lines).replace("[scale_up.source]", source))
+    with pytest.raises(CatalogError) as caught:
+        load_machine(path)
+    assert caught.value.field == field
+
+
+def test_levels_of_switches_nest(tmp_path):
+    text = (TOPOLOGIES / "trn3.toml").read_text(encoding="utf-8")
+    with pytest.raises(CatalogError, match=r"\[4, 70, 144\] must each divide the next"):
+        load_machine(write(tmp_path, text.replace("span = 72", "span = 70")))
 
 
 def test_a_torus_has_at_most_three_axes(tmp_path):
@@ -266,11 +354,30 @@ def test_extending_a_neighbour_file(tmp_path):
     assert load_machine(write(tmp_path, text)).chip.hbm_bytes_per_s == 5e12
 
 
-def test_an_override_needs_its_own_source(tmp_path):
-    text = FASTER.replace('hbm_GB_per_s = "our own measurement"', "")
-    with pytest.raises(CatalogError, match="has no source") as caught:
-        load_machine(write(tmp_path, text))
-    assert caught.value.field == "chip.hbm_GB_per_s"
+def test_an_override_is_its_own_source(tmp_path):
+    text = FASTER.replace('hbm_GB_per_s = "our own measurement"', "").replace(
+        'as_of = "2027-01"\n', ""
+    )
+    path = write(tmp_path, text)
+    found = {source.field: source for source in load_machine(path).sources}
+    assert found["chip.hbm_GB_per_s"].text == f"given in {path}"
+    assert found["chip.hbm_GB"].as_of == "2026-11"
+
+
+def test_mixed_chips(tmp_path):
+    text = (
+        'extends = "h100-hgx"\n[size]\ndomains = 4\n[[mix]]\ndomains = [2, 3]\nchip = "h200-hgx"\n'
+    )
+    spec = load_machine(write(tmp_path, text))
+    assert [domain for domain, _ in spec.mix] == [2, 3]
+    assert spec.mix[0][1] == load_machine("h200-hgx").chip
+    assert machine_from_facts(machine_facts(write(tmp_path, text))) == spec
+    with pytest.raises(CatalogError, match="unknown machine 'h201'"):
+        load_machine(write(tmp_path, text.replace("h200-hgx", "h201")))
+    with pytest.raises(CatalogError, match="named twice"):
+        load_machine(write(tmp_path, text.replace("[2, 3]", "[2, 2]")))
+    with pytest.raises(CatalogError, match="there is no domain 9999"):
+        load_machine(write(tmp_path, text.replace("[2, 3]", "[2, 9999]")))
 
 
 def test_an_override_is_blamed_for_its_own_mistakes(tmp_path):

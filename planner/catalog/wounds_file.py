@@ -1,0 +1,92 @@
+"""Wounds of a machine: the table in its file, a file of their own, command-line texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from planner.catalog.machine_build import wounds_record
+from planner.catalog.machine_file import FieldProblem
+from planner.catalog.machine_tables import wounds_from
+from planner.catalog.toml_text import parse_toml, read_text
+from planner.domain.hardware import NO_WOUNDS, MachineSpec, Wounds
+from planner.errors import CatalogError, SpecError
+
+
+def load_wounds(path: str) -> Wounds:
+    """Read a TOML file of wounds: ``without = [...]``, ``[degrade]``, ``[usable]``.
+
+    Raises
+    ------
+    CatalogError
+        The file cannot be read, or has an unknown or impossible field.
+    """
+    data: dict[str, Any] = parse_toml(read_text(Path(path), path, "name a .toml file"), path)
+    try:
+        return wounds_record(wounds_from(data))
+    except msgspec.ValidationError as error:
+        raise CatalogError(
+            str(error), file=path, remedy="known: without = [...], [degrade], [usable]"
+        ) from None
+    except FieldProblem as problem:
+        raise CatalogError(
+            problem.message, file=path, field=problem.field, remedy=problem.remedy
+        ) from None
+
+
+def _pair(text: str, option: str, example: str) -> tuple[str, str]:
+    name, equals, value = text.rpartition("=")
+    if not equals or not name or not value:
+        raise SpecError(f"{option}: cannot read '{text}'", f"write for example {option} {example}")
+    return name, value
+
+
+def parse_wounds(
+    without: tuple[str, ...], degrade: tuple[str, ...], usable: tuple[str, ...]
+) -> Wounds:
+    """Read the texts of the options ``--without``, ``--degrade`` and ``--usable``.
+
+    Raises
+    ------
+    SpecError
+        Naming the option that cannot be read.
+    """
+    fractions: dict[str, float] = {}
+    for text in degrade:
+        name, value = _pair(text, "--degrade", "link:r0/t3/c2--r0/sw5=0.5")
+        try:
+            fractions[name] = float(value)
+        except ValueError:
+            fractions[name] = -1.0
+        if not 0 < fractions[name] <= 1:
+            raise SpecError(
+                f"--degrade: '{value}' is not a fraction in (0, 1]", "leave dead parts --without"
+            )
+    counts: dict[str, int] = {}
+    for text in usable:
+        name, value = _pair(text, "--usable", "r0=70")
+        if not (value.isascii() and value.isdigit()):
+            raise SpecError(f"--usable: '{value}' is not a number of chips", "write r0=70")
+        counts[name] = int(value)
+    if not (without or fractions or counts):
+        return NO_WOUNDS
+    return Wounds(
+        without=tuple(dict.fromkeys(without)),
+        degrade=tuple(sorted(fractions.items())),
+        usable=tuple(sorted(counts.items())),
+    )
+
+
+def with_wounds(facts: dict[str, object], spec: MachineSpec) -> dict[str, object]:
+    """Facts of a machine, with all the wounds that ``spec`` has in their table."""
+    if not spec.wounds:
+        return facts
+    wounds = spec.wounds
+    table: dict[str, object] = {
+        "without": list(wounds.without),
+        "degrade": dict(wounds.degrade),
+        "usable": dict(wounds.usable),
+    }
+    return {**facts, "wounds": table}
