@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         evaluate,
         evaluate_layout,
         load_model,
-        load_topology,
         plan,
         verify,
     )
@@ -26,12 +25,13 @@ if TYPE_CHECKING:
     from planner.domain.outcome import Infeasible
     from planner.domain.question import DegreeLimits, Question
     from planner.errors import CatalogError, ModelBugError, PlannerError, SpecError
+    from planner.machine_api import load_topology
 
 _HOMES = {
     "evaluate": "planner.api",
     "evaluate_layout": "planner.api",
     "load_model": "planner.api",
-    "load_topology": "planner.api",
+    "load_topology": "planner.machine_api",
     "plan": "planner.api",
     "verify": "planner.api",
     "Layout": "planner.domain.layout",

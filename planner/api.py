@@ -14,12 +14,11 @@ import numpy as np
 from msgspec import Struct, structs
 
 from planner.catalog.loads import load_routing
+from planner.catalog.machine_size import sized
 from planner.catalog.machines import (
     load_machine,
     machine_facts,
     machine_from_facts,
-    machine_names,
-    resize,
 )
 from planner.catalog.model_config import (
     load_model,
@@ -28,6 +27,7 @@ from planner.catalog.model_config import (
     model_names,
     override_precision,
 )
+from planner.catalog.wounds_file import with_wounds
 from planner.compose import (
     assignment_of,
     batch_records,
@@ -45,7 +45,7 @@ from planner.cost.weights import active_params, total_params
 from planner.domain.assignment import Assignment
 from planner.domain.cost import Prediction
 from planner.domain.dtypes import DType
-from planner.domain.hardware import MachineSpec, ideal
+from planner.domain.hardware import MachineSpec, Sizing, ideal
 from planner.domain.layout import (
     SCHEMA_VERSION,
     Certificate,
@@ -69,22 +69,19 @@ from planner.search.validate import (
     structure_violations,
 )
 from planner.topology.build import build_topology
-from planner.topology.summary import TopologySummary, summarise
+from planner.topology.graph import Topology
+from planner.topology.mixed import common_chip
 from planner.version import VERSION
 
 if TYPE_CHECKING:
     from planner.search.plan import SearchResult
-    from planner.topology.graph import Topology
 
 __all__ = [
     "evaluate",
     "evaluate_layout",
     "load_model",
-    "load_topology",
-    "machine_rows",
     "model_rows",
     "plan",
-    "topology_summary",
     "verify",
 ]
 
@@ -99,39 +96,14 @@ class _Case:
     uniform: bool
 
 
-def load_topology(
-    machine: str,
-    nodes: int | None = None,
-    racks: int | None = None,
-    shape: tuple[int, ...] | None = None,
-) -> Topology:
-    """Read a machine by name or path, size it and build it.
-
-    Raises
-    ------
-    SpecError, CatalogError
-        Unknown name, malformed file, or a size that the machine does not have.
-    """
-    return build_topology(_sized(load_machine(machine), (nodes, racks, shape)))
-
-
-def _sized(
-    spec: MachineSpec, size: tuple[int | None, int | None, tuple[int, ...] | None]
-) -> MachineSpec:
-    nodes, racks, shape = size
-    if nodes is None and racks is None and shape is None:
-        return spec
-    return resize(spec, nodes=nodes, racks=racks, shape=shape)
-
-
 def _dtype(name: str | None) -> DType | None:
     return None if name is None else DType(name)
 
 
-def _setting(model: ModelSpec, spec: MachineSpec, inputs: Inputs) -> Setting:
+def _setting(model: ModelSpec, topology: Topology, inputs: Inputs) -> Setting:
     return Setting(
         model=model,
-        chip=spec.chip,
+        chip=topology.chip,
         context_tokens=inputs.context_tokens,
         time_model=TimeModel(inputs.time_model),
         reserve_fraction=0.0 if inputs.ideal else RESERVE_FRACTION,
@@ -157,7 +129,7 @@ def _check_numbers(question: Question) -> None:
 
 def _read(question: Question) -> tuple[Inputs, _Case]:
     _check_numbers(question)
-    spec = _sized(load_machine(question.machine), (question.nodes, question.racks, question.shape))
+    spec = sized(load_machine(question.machine), question.sizing)
     model = load_model(question.model)
     if model.max_context is not None and question.context_tokens > 16 * model.max_context:
         raise SpecError(
@@ -177,9 +149,10 @@ def _read(question: Question) -> tuple[Inputs, _Case]:
         ),
         machine=MachineInput(
             name=spec.name,
-            facts=machine_facts(question.machine),
+            facts=with_wounds(machine_facts(question.machine), spec),
             nodes=question.nodes,
             racks=question.racks,
+            slices=question.slices,
             shape=question.shape,
         ),
         phase=question.phase.value,
@@ -189,7 +162,7 @@ def _read(question: Question) -> tuple[Inputs, _Case]:
         ideal=question.ideal,
         tpot_s=question.tpot_s,
         batch=question.batch,
-        price_usd_per_hour=spec.chip.price_usd_per_hour if price is None else price,
+        price_usd_per_hour=common_chip(spec).price_usd_per_hour if price is None else price,
         routing_loads=routing,
     )
     return inputs, _case(inputs, model, spec)
@@ -208,9 +181,10 @@ def _case(inputs: Inputs, model: ModelSpec, spec: MachineSpec) -> _Case:
     loads = uniform_loads(len(layers), shape[0] if shape else 1)
     if inputs.routing_loads is not None:
         loads = np.array(inputs.routing_loads, dtype=np.float64)
+    topology = build_topology(spec)
     return _Case(
-        setting=_setting(model, spec, inputs),
-        topology=build_topology(spec),
+        setting=_setting(model, topology, inputs),
+        topology=topology,
         loads=loads,
         uniform=inputs.routing_loads is None,
     )
@@ -221,8 +195,9 @@ def _case_of_layout(layout: Layout) -> _Case:
     inputs = layout.inputs
     model = model_from_facts(inputs.model.config, inputs.model.name, "layout: inputs.model.config")
     spec = machine_from_facts(inputs.machine.facts, "layout: inputs.machine.facts")
-    size = (inputs.machine.nodes, inputs.machine.racks, inputs.machine.shape)
-    return _case(inputs, model, _sized(spec, size))
+    given = inputs.machine
+    sizing = Sizing(nodes=given.nodes, racks=given.racks, slices=given.slices, shape=given.shape)
+    return _case(inputs, model, sized(spec, sizing))
 
 
 def _request(question: Question, inputs: Inputs, case: _Case) -> PlanRequest:
@@ -412,16 +387,6 @@ def _layout(inputs: Inputs, case: _Case, found: SearchResult) -> Layout:
     return layout
 
 
-def topology_summary(
-    machine: str,
-    nodes: int | None = None,
-    racks: int | None = None,
-    shape: tuple[int, ...] | None = None,
-) -> TopologySummary:
-    """What was built for a machine: chips, domains, bandwidths, totals, drain time."""
-    return summarise(load_topology(machine, nodes, racks, shape))
-
-
 def model_rows() -> list[tuple[str, int, int, int, str]]:
     """``(name, total, active, layers, architecture)`` of every model of the catalogue."""
     rows = []
@@ -430,9 +395,3 @@ def model_rows() -> list[tuple[str, int, int, int, str]]:
         active = active_params(model).with_tables
         rows.append((name, total_params(model), active, len(model.layers), model.architecture))
     return rows
-
-
-def machine_rows() -> list[tuple[str, str, str, int]]:
-    """``(name, summary, default size, chips)`` of every machine of the catalogue."""
-    specs = [load_machine(name) for name in machine_names()]
-    return [(spec.name, spec.summary, spec.size_text, spec.num_chips) for spec in specs]

@@ -31,6 +31,10 @@ class SpecError(PlannerError):
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
 
 
+class DisconnectedError(SpecError):
+    """Wounds have cut apart chips that must talk to each other."""
+
+
 class CatalogError(PlannerError):
     """A file (model, machine, layout, loads) is missing, malformed or not understood.
 

@@ -17,7 +17,7 @@ LAYERS = (
     ("cost",),
     ("search", "economics"),
     ("compose",),
-    ("api",),
+    ("api", "machine_api"),
     ("export", "report"),
     ("cli",),
 )
@@ -25,7 +25,8 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Rooms of one level that must not know each other.
 ONLY_IN = {
     "networkx": {"topology"},
-    "ortools": {"search"},
+    # The search solves with it; the topology bounds collectives by flows.
+    "ortools": {"search", "topology"},
     "click": {"cli"},
     "rich": {"report"},
     "tomllib": {"catalog"},

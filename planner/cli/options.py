@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from planner.domain.dtypes import DType
+from planner.domain.hardware import Sizing
 from planner.domain.question import DegreeLimits, Question
 from planner.domain.workload import Objective, Phase, TimeModel
 from planner.errors import SpecError
@@ -66,7 +67,7 @@ def parse_shape_option(text: str | None) -> tuple[int, ...] | None:
     """Read ``8x8x16``."""
     if text is None:
         return None
-    from planner.catalog.machines import parse_shape
+    from planner.catalog.machine_size import parse_shape
 
     return parse_shape(text)
 
@@ -78,14 +79,56 @@ def _apply(command: Command, options: list[Any]) -> Command:
 
 
 def size_options(command: Command) -> Command:
-    """``--nodes``, ``--racks``, ``--shape``."""
+    """How much of the machine, and in what state."""
     return _apply(
         command,
         [
             click.option("--nodes", type=int, help="Number of nodes."),
             click.option("--racks", type=int, help="Number of racks."),
-            click.option("--shape", metavar="8x8x16", help="Slice of a torus."),
+            click.option("--slices", type=int, help="Number of slices of a torus."),
+            click.option("--shape", metavar="8x8x16", help="Shape of a slice of a torus."),
+            click.option(
+                "--without",
+                multiple=True,
+                metavar="KIND:NAME",
+                help="Dead part, e.g. chip:r0/t3/c2, tray:r0/t3, switch:r0/sw5; repeatable.",
+            ),
+            click.option(
+                "--degrade",
+                multiple=True,
+                metavar="KIND:NAME=X",
+                help="Fraction of bandwidth left, e.g. link:r0/t3/c2--r0/sw5=0.5; repeatable.",
+            ),
+            click.option(
+                "--usable",
+                multiple=True,
+                metavar="DOMAIN=N",
+                help="Usable chips of a node or rack, e.g. r0=70, or '*=70'; repeatable.",
+            ),
+            click.option("--wounds", metavar="FILE", help="TOML file of without, degrade, usable."),
         ],
+    )
+
+
+def to_sizing(values: dict[str, Any]) -> Sizing:
+    """Translate the options of :func:`size_options`.
+
+    Raises
+    ------
+    SpecError, CatalogError
+        Naming the option, or the file, that cannot be read.
+    """
+    from planner.catalog.wounds_file import load_wounds, parse_wounds
+
+    wounds = parse_wounds(values["without"], values["degrade"], values["usable"])
+    if values["wounds"] is not None:
+        wounds = load_wounds(values["wounds"]).joined(wounds)
+    return Sizing(
+        nodes=values["nodes"],
+        racks=values["racks"],
+        slices=values["slices"],
+        shape=parse_shape_option(values["shape"]),
+        wounds=wounds,
     )
 
 
@@ -208,13 +251,16 @@ def to_question(model: str, values: dict[str, Any]) -> Question:
         for name, option in (("tpot", "tpot"), ("time_limit", "time-limit"))
     }
     price = values["price"]
+    sizing = to_sizing(values)
     return Question(
         model=model,
         machine=values["machine"],
         context_tokens=parse_tokens(values["context"], "--context"),
-        nodes=values["nodes"],
-        racks=values["racks"],
-        shape=parse_shape_option(values["shape"]),
+        nodes=sizing.nodes,
+        racks=sizing.racks,
+        slices=sizing.slices,
+        shape=sizing.shape,
+        wounds=sizing.wounds,
         weights=_dtype(values["weights"]),
         activations=_dtype(values["activations"]),
         kv=_dtype(values["kv"]),

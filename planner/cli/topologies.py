@@ -14,7 +14,7 @@ def command(as_json: bool) -> int:
 
     Example: planner topologies
     """
-    from planner.api import machine_rows
+    from planner.machine_api import machine_rows
     from planner.export.layout_file import ListedMachine, record_json
     from planner.report.catalog_text import show_machines
 

@@ -20,8 +20,9 @@ import numpy as np
 
 from planner.cost.attention import decode_core, kv_bytes_read, kv_shard_ways
 from planner.cost.weights import layer_weights, weight_bytes
+from planner.domain.curves import Op
 from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
-from planner.domain.hardware import RATE_KEYS, Chip, Op
+from planner.domain.hardware import RATE_KEYS, Chip
 from planner.domain.model import (
     Layer,
     ModelSpec,
@@ -202,8 +203,8 @@ def expert_messages(
     gathers = np.where((split.attn_dp > 1) & (split.expert_tp > 1), 1.0, 0.0)
     regroups = np.where((split.attn_dp > 1) & (split.attn_tp > 1), 1.0, 0.0)
     return [
-        _message("dispatch", Op.ALL_TO_ALL, "ep", busiest * dispatch_bytes, travels),
-        _message("combine", Op.ALL_TO_ALL, "ep", busiest * WIRE_BYTES, travels),
+        _message("dispatch", Op.DISPATCH, "ep", busiest * dispatch_bytes, travels),
+        _message("combine", Op.COMBINE, "ep", busiest * WIRE_BYTES, travels),
         _message("dispatch", Op.ALL_GATHER, "expert_tp", inside * dispatch_bytes, gathers),
         _message("combine", Op.REDUCE_SCATTER, "expert_tp", inside * WIRE_BYTES, gathers),
         _message("combine", Op.ALL_GATHER, "attn_tp", tokens.group * hidden * WIRE_BYTES, regroups),

@@ -34,8 +34,8 @@ from planner.cost.step import (
 from planner.cost.terms import StepTerms, collect_terms
 from planner.domain.assignment import Assignment
 from planner.domain.cost import Memory, Prediction
+from planner.domain.curves import Op
 from planner.domain.degrees import Degrees
-from planner.domain.hardware import Op
 from planner.domain.work import Message
 from planner.topology.graph import Topology
 from planner.units import MILLION, usd_per_second
@@ -222,8 +222,9 @@ def evaluate(
         ``terms`` add up to ``step_s``.
     """
     replicas = []
+    every = [cell for cells in assignment.cells for cell in cells]
     for cells, sequences in zip(assignment.cells, assignment.sequences, strict=True):
-        fabric = replica_rates(topology, cells, assignment.degrees)
+        fabric = replica_rates(topology, cells, assignment.degrees, every)
         tokens = microbatch_tokens(sequences)
         routed = routed_load(assignment.slot_maps, loads, setting.model, float(tokens.stage))
         own = replica_times(setting, assignment, tokens, routed, fabric)

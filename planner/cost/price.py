@@ -2,7 +2,8 @@
 
     compute_s = FLOP / (peak FLOP/s x achieved fraction)
     memory_s  = HBM bytes / (HBM bytes/s x achieved fraction)
-    network_s = latency + bytes x seconds per byte of the group's collective
+    network_s = latency + x + 2 sqrt(fill x), x = bytes x seconds per byte of the busiest
+                link; the fastest of the algorithms that the machine has
     overhead_s = kernels x fixed cost of one kernel
 
 A layer then takes, by time model (theory: chapter 1 and the inference chapter's sum),
@@ -13,13 +14,15 @@ A layer then takes, by time model (theory: chapter 1 and the inference chapter's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.domain.cost import Bound
-from planner.domain.hardware import Chip, Op
+from planner.domain.curves import Op
+from planner.domain.hardware import Chip
 from planner.domain.work import Message, OpWork, Real
 from planner.domain.workload import TimeModel
 
@@ -28,11 +31,82 @@ CORE_RATE = "bf16"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinkRate:
-    """Price of a collective on one mesh axis: ``latency_s + num_bytes * s_per_byte``."""
+    """Price of a collective on one mesh axis, monotone in every field.
+
+    Parameters
+    ----------
+    latency_s, s_per_byte, fill_s : float or array
+        See :mod:`planner.domain.curves`.
+    others : tuple of LinkRate
+        Further algorithms for the same operation; a call takes the fastest.
+    """
 
     latency_s: Real
     s_per_byte: Real
+    fill_s: Real = 0.0
     link: str = ""
+    others: tuple[LinkRate, ...] = ()
+
+    def seconds(self, num_bytes: Real) -> Real:
+        """Time of one call."""
+        wire = num_bytes * self.s_per_byte
+        total: Real = self.latency_s + wire + 2 * np.sqrt(self.fill_s * wire)
+        for other in self.others:
+            total = np.minimum(total, other.seconds(num_bytes))
+        return total
+
+    def pick(self, picked: NDArray[np.int64] | NDArray[np.bool_]) -> LinkRate:
+        """The entries ``picked`` of a rate whose fields are arrays."""
+        return replace(
+            self,
+            latency_s=np.asarray(self.latency_s)[picked],
+            s_per_byte=np.asarray(self.s_per_byte)[picked],
+            fill_s=np.asarray(self.fill_s)[picked],
+            others=tuple(other.pick(picked) for other in self.others),
+        )
+
+
+NO_LINK = LinkRate(latency_s=0.0, s_per_byte=0.0)
+
+
+def merge_rates(rates: Sequence[LinkRate], choose: Callable[[Sequence[Real]], Real]) -> LinkRate:
+    """One rate from several by choosing every field, algorithm by algorithm.
+
+    With ``max`` no group is slower than the result, with ``min`` none is faster. Algorithms
+    that not every rate has are left out of the former; the latter keeps them all.
+    """
+    link = max(rates, key=lambda rate: np.max(rate.s_per_byte)).link
+    tables = [(rate, *rate.others) for rate in rates]
+    common = min(len(table) for table in tables)
+    depth = common if choose is max else max(len(table) for table in tables)
+    merged = [
+        LinkRate(
+            latency_s=choose([t[place].latency_s for t in tables if place < len(t)]),
+            s_per_byte=choose([t[place].s_per_byte for t in tables if place < len(t)]),
+            fill_s=choose([t[place].fill_s for t in tables if place < len(t)]),
+        )
+        for place in range(depth)
+    ]
+    return replace(merged[0], link=link, others=tuple(merged[1:]))
+
+
+def stack_rates(rates: Sequence[LinkRate]) -> LinkRate:
+    """One rate whose fields are arrays over ``rates``; an absent algorithm never wins."""
+    absent = LinkRate(latency_s=np.inf, s_per_byte=0.0)
+    depth = max(len(rate.others) for rate in rates)
+
+    def column(own: Sequence[LinkRate]) -> LinkRate:
+        return LinkRate(
+            latency_s=np.array([rate.latency_s for rate in own]),
+            s_per_byte=np.array([rate.s_per_byte for rate in own]),
+            fill_s=np.array([rate.fill_s for rate in own]),
+        )
+
+    others = tuple(
+        column([rate.others[place] if place < len(rate.others) else absent for rate in rates])
+        for place in range(depth)
+    )
+    return replace(column(rates), others=others)
 
 
 FabricRates = Mapping[tuple[str, Op], LinkRate]
@@ -77,7 +151,7 @@ def price_message(message: Message, fabric: FabricRates) -> PricedTerm:
         If ``fabric`` has no rate for the message: a collective without a price is a bug.
     """
     rate = fabric[message.axis, message.op]
-    seconds = message.active * (rate.latency_s + message.num_bytes * rate.s_per_byte)
+    seconds = message.active * rate.seconds(message.num_bytes)
     return PricedTerm(name=message.term, network_s=seconds)
 
 

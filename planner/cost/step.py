@@ -24,7 +24,8 @@ from planner.cost.block import (
 )
 from planner.cost.price import FabricRates, PricedTerm, layer_seconds, price_layer
 from planner.cost.weights import table_weights
-from planner.domain.hardware import Chip, Op
+from planner.domain.curves import Op
+from planner.domain.hardware import Chip
 from planner.domain.model import Layer, ModelSpec, MoeFfn, WeightRole
 from planner.domain.work import Message, OpWork, Real
 from planner.domain.workload import TimeModel

@@ -17,7 +17,7 @@ limits is its best one; :func:`best_batches` finds it for all strategies by bise
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from planner.cost.memory import activation_bytes, budget_bytes, layer_bytes, tab
 from planner.cost.price import FabricRates
 from planner.cost.routing import moe_shape
 from planner.cost.step import layer_groups, pass_times
-from planner.domain.hardware import Op
+from planner.domain.curves import Op
 from planner.domain.work import Real
 from planner.search.experts import uniform_imbalance
 from planner.search.request import PlanRequest
@@ -127,14 +127,7 @@ class StepBound:
 
     def select(self, picked: IntArray | NDArray[np.bool_]) -> StepBound:
         """Bounds of a subset of the strategies."""
-        fabric = {
-            key: replace(
-                rate,
-                latency_s=np.asarray(rate.latency_s)[picked],
-                s_per_byte=np.asarray(rate.s_per_byte)[picked],
-            )
-            for key, rate in self.fabric.items()
-        }
+        fabric = {key: rate.pick(picked) for key, rate in self.fabric.items()}
         return StepBound(self.request, self.strategies.select(picked), fabric)
 
     def tokens(self, group: Real) -> Tokens:
@@ -161,7 +154,7 @@ class StepBound:
         rate = self.fabric["pp", Op.SEND_RECV]
         num_bytes = tokens.group * setting.model.hidden_size * WIRE_BYTES / arrays.split.attn_tp
         hops = np.where(arrays.pp > 1, arrays.pp, 0.0)
-        hop_s = hops * (rate.latency_s + num_bytes * rate.s_per_byte)
+        hop_s = hops * rate.seconds(num_bytes)
         step = np.maximum(total + hop_s, arrays.microbatches * slowest)
         return np.asarray(step, dtype=float)
 

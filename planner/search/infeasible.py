@@ -15,8 +15,8 @@ from planner.cost.block import Tokens
 from planner.cost.memory import budget_bytes
 from planner.domain.degrees import Degrees
 from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
-from planner.domain.hardware import SwitchDomain
 from planner.domain.outcome import Infeasible
+from planner.domain.scale_up import SwitchDomain
 from planner.search.bounds import BoundTable, StepBound, feasible
 from planner.search.mesh import MeshMapper, strategy_rates
 from planner.search.request import PlanRequest

@@ -1,7 +1,8 @@
 """Mesh axes to chips: which cell of the machine holds which stage.
 
 Sets: cells (disjoint groups of chips carved out of the machine), replicas, stages.
-Decision: the cell of every (replica, stage). Rule: cells are taken in the machine's order,
+Decision: the cell of every (replica, stage). Rule: cells are taken in the machine's order
+(the fastest ones, where wounds make them differ),
 stage after stage of one replica, so that a replica's stages are neighbours and as few
 domains as possible are touched. On machines whose domains are equal every cell has the
 same shape and this is optimal; elsewhere the bound takes the best cell, so what the rule
@@ -10,18 +11,23 @@ loses shows up in the gap.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from planner.cost.fabric import AXIS_OPS, axis_groups, shape_rate
-from planner.cost.price import FabricRates, LinkRate
+from planner.cost.price import NO_LINK, FabricRates, LinkRate, merge_rates, stack_rates
+from planner.domain.curves import Op
 from planner.domain.degrees import Degrees
-from planner.domain.hardware import Op
+from planner.domain.work import Real
+from planner.errors import DisconnectedError
 from planner.search.strategies import Strategies, unit_of
 from planner.topology.collectives import send_recv_rate
 from planner.topology.graph import Topology
-from planner.topology.groups import Cell, GroupShape, carve, group_shape
+from planner.topology.graph_price import out_rate
+from planner.topology.groups import Cell, GroupShape, carve, group_shape, healthy_shape
 
 Cells = tuple[tuple[tuple[int, ...], ...], ...]
 
@@ -33,11 +39,12 @@ class MeshMapper:
     topology: Topology
     _carved: dict[tuple[int, int], tuple[Cell, ...]]
     _shapes: dict[tuple[int, ...], GroupShape]
+    _healthy: dict[tuple[int, ...], GroupShape]
 
     @classmethod
     def of(cls, topology: Topology) -> MeshMapper:
         """Start with nothing carved."""
-        return cls(topology=topology, _carved={}, _shapes={})
+        return cls(topology=topology, _carved={}, _shapes={}, _healthy={})
 
     def cells(self, size: int, unit: int) -> tuple[Cell, ...]:
         """Disjoint cells of ``size`` chips, units kept within a domain."""
@@ -52,41 +59,99 @@ class MeshMapper:
             self._shapes[chips] = group_shape(self.topology, chips)
         return self._shapes[chips]
 
+    def healthy(self, chips: tuple[int, ...]) -> GroupShape:
+        """Shape of a group with its wounds overlooked."""
+        if chips not in self._healthy:
+            self._healthy[chips] = healthy_shape(self.topology, chips)
+        return self._healthy[chips]
+
     def unit(self, attn_tp: int, expert_tp: int) -> int | None:
         """Ranks that must share a domain."""
         largest = max(len(domain) for domain in self.topology.domains)
         return unit_of(attn_tp, expert_tp, largest)
 
     def assign(self, degrees: Degrees) -> Cells | None:
-        """Cells of every replica and stage, or None when the machine holds too few."""
+        """Cells of every replica and stage, or None when the machine holds too few.
+
+        A wounded machine gives its fastest cells, in its own order.
+        """
         unit = self.unit(degrees.attn_tp, degrees.expert_tp)
         if unit is None:
             return None
         found = self.cells(degrees.stage_chips, unit)
-        if len(found) < degrees.pp * degrees.replicas:
+        need = degrees.pp * degrees.replicas
+        if len(found) < need:
             return None
+        if self.topology.wounded is not None and need < len(found):
+            slowness = [self._slowness(cell, degrees) for cell in found]
+            best = sorted(range(len(found)), key=lambda place: (slowness[place], place))
+            found = tuple(found[place] for place in sorted(best[:need]))
         return tuple(
             tuple(found[replica * degrees.pp + stage].chips for stage in range(degrees.pp))
             for replica in range(degrees.replicas)
         )
 
+    def _slowness(self, cell: Cell, degrees: Degrees) -> tuple[float, float]:
+        """Order of cells on a wounded machine: their collectives, then their way out."""
+        rates = self._cell_rates(cell, degrees)
+        inside = sum(float(rate.s_per_byte) for rate in rates.values())
+        if degrees.pp == 1 or len(self.topology.domains) == 1:
+            return inside, 0.0
+        slowest = min(out_rate(self.topology, chip) for chip in cell.chips)
+        return inside, math.inf if slowest == 0 else 1 / slowest
+
+    def _cell_rates(self, cell: Cell, degrees: Degrees) -> dict[tuple[str, Op], LinkRate]:
+        """Slowest price of every collective within one cell; infinite where it is cut apart."""
+        rates = {}
+        for axis, op in AXIS_OPS:
+            shapes = {self.shape(group) for group in axis_groups(cell.chips, degrees, axis)}
+            try:
+                found = [shape_rate(self.topology, op, shape) for shape in shapes]
+            except DisconnectedError:
+                found = [LinkRate(latency_s=math.inf, s_per_byte=math.inf)]
+            rates[axis, op] = merge_rates(found, max)
+        return rates
+
     def optimistic_rates(self, degrees: Degrees) -> dict[tuple[str, Op], LinkRate]:
-        """Fastest price of every collective over the cells of this stage size."""
+        """Fastest price of every collective over the cells of this stage size.
+
+        Groups are priced as if they were healthy: that is cheap and never dearer.
+        """
         unit = self.unit(degrees.attn_tp, degrees.expert_tp)
         cells = () if unit is None else self.cells(degrees.stage_chips, unit)
         kinds = {cell.pieces: cell for cell in reversed(cells)}
         rates: dict[tuple[str, Op], LinkRate] = {}
         for axis, op in AXIS_OPS:
             shapes = {
-                self.shape(group)
+                self.healthy(group)
                 for cell in kinds.values()
                 for group in axis_groups(cell.chips, degrees, axis)
             }
             found = [shape_rate(self.topology, op, shape) for shape in shapes]
-            rates[axis, op] = LinkRate(
-                latency_s=min(rate.latency_s for rate in found),
-                s_per_byte=min(rate.s_per_byte for rate in found),
-            )
+            rates[axis, op] = merge_rates(found, min)
+        return rates
+
+    def wounded_rates(self, degrees: Degrees) -> dict[tuple[str, Op], LinkRate]:
+        """The same with wounds taken into account, cell by cell.
+
+        A layout waits for its slowest cell. It needs ``pp * replicas`` of them, so that cell
+        is no faster than the ``pp * replicas``-th fastest of the machine.
+        """
+        if self.topology.wounded is None:
+            return self.optimistic_rates(degrees)
+        unit = self.unit(degrees.attn_tp, degrees.expert_tp)
+        cells = () if unit is None else self.cells(degrees.stage_chips, unit)
+        place = min(degrees.pp * degrees.replicas, len(cells)) - 1
+
+        def needed(values: Sequence[Real]) -> Real:
+            return sorted(float(value) for value in values)[place]
+
+        of_cells = [self._cell_rates(cell, degrees) for cell in cells]
+        rates: dict[tuple[str, Op], LinkRate] = {}
+        for axis, op in AXIS_OPS:
+            per_cell = [own[axis, op] for own in of_cells]
+            alike = len({len(rate.others) for rate in per_cell}) == 1
+            rates[axis, op] = merge_rates(per_cell, needed if alike else min)
         return rates
 
     def optimistic_hop(self, size: int) -> LinkRate:
@@ -98,10 +163,10 @@ class MeshMapper:
         else:
             others = [domain for domain in domains if domain is not largest]
             if not others:
-                return LinkRate(latency_s=0.0, s_per_byte=0.0)
+                return NO_LINK
             a, b = largest[0], others[0][0]
         rate = send_recv_rate(self.topology, a, b)
-        return LinkRate(latency_s=rate.latency_s, s_per_byte=rate.s_per_byte)
+        return LinkRate(latency_s=rate.latency_s, s_per_byte=rate.s_per_byte, fill_s=rate.fill_s)
 
 
 def strategy_rates(mapper: MeshMapper, strategies: Strategies) -> FabricRates:
@@ -116,10 +181,4 @@ def strategy_rates(mapper: MeshMapper, strategies: Strategies) -> FabricRates:
         rates["pp", Op.SEND_RECV] = mapper.optimistic_hop(degrees.stage_chips)
         for key, rate in rates.items():
             tables.setdefault(key, []).append(rate)
-    return {
-        key: LinkRate(
-            latency_s=np.array([rate.latency_s for rate in rates])[inverse],
-            s_per_byte=np.array([rate.s_per_byte for rate in rates])[inverse],
-        )
-        for key, rates in tables.items()
-    }
+    return {key: stack_rates(rates).pick(inverse) for key, rates in tables.items()}

@@ -29,14 +29,15 @@ from planner.cost.evaluate import (
 )
 from planner.cost.fabric import replica_rates
 from planner.cost.memory import activation_bytes, budget_bytes, layer_bytes, table_bytes
-from planner.cost.price import FabricRates, LinkRate
+from planner.cost.price import FabricRates, merge_rates
 from planner.cost.routing import moe_layer_indices, moe_shape, routed_load, touched_bound
 from planner.cost.step import layer_groups
 from planner.domain.assignment import Assignment, SlotMap
 from planner.domain.cost import Prediction
+from planner.domain.curves import Op
 from planner.domain.degrees import Degrees
-from planner.domain.hardware import Op
 from planner.domain.workload import Objective
+from planner.errors import DisconnectedError
 from planner.search.batches import split_evenly
 from planner.search.experts import ExpertPlacement, place_experts
 from planner.search.mesh import Cells, MeshMapper
@@ -127,13 +128,13 @@ class StrategySolver:
         """Slowest link prices over the replicas."""
         key = (replace(degrees, microbatches=1, num_slots=0), cells)
         if key not in self._fabrics:
-            own = [replica_rates(self.request.topology, cell, degrees) for cell in set(cells)]
+            every = [cell for stages in cells for cell in stages]
+            own = [
+                replica_rates(self.request.topology, stages, degrees, every)
+                for stages in set(cells)
+            ]
             self._fabrics[key] = {
-                axis: LinkRate(
-                    latency_s=max(float(rates[axis].latency_s) for rates in own),
-                    s_per_byte=max(float(rates[axis].s_per_byte) for rates in own),
-                )
-                for axis in own[0]
+                axis: merge_rates([rates[axis] for rates in own], max) for axis in own[0]
             }
         return self._fabrics[key]
 
@@ -148,13 +149,17 @@ class StrategySolver:
         cells = self.mapper.assign(degrees)
         if cells is None:
             return None
+        try:
+            fabric = self.fabric(degrees, cells)
+        except DisconnectedError:
+            return None
         request = self.request
         maps = self.slot_maps(degrees)
         model = request.setting.model
         case = _Case(
             degrees=degrees,
             routing=lambda tokens: routed_load(maps, request.loads, model, tokens),
-            fabric=self.fabric(degrees, cells),
+            fabric=fabric,
         )
         cut = self._best_cut(case, most_per_group)
         if cut is None:
@@ -177,7 +182,7 @@ class StrategySolver:
         Slots receive the proven lower bound of the hottest share and of the touched
         copies, links the best cell of the machine; stages are cut exactly.
         """
-        rates = dict(self.mapper.optimistic_rates(degrees))
+        rates = dict(self.mapper.wounded_rates(degrees))
         rates["pp", Op.SEND_RECV] = self.mapper.optimistic_hop(degrees.stage_chips)
         case = _Case(degrees=degrees, routing=self._optimistic_routing(degrees), fabric=rates)
         cut = self._best_cut(case, most_per_group)

@@ -1,10 +1,10 @@
 """Sub-boxes of a torus and how well they are connected.
 
-For a box of axis lengths ``X_i`` with links of ``w`` bytes/s in each direction, per byte:
+For a box of axis lengths ``X_i`` with links of ``w_i`` bytes/s along axis i, per byte:
 
-    all_to_all   max_i  h_i / w,     h_i = floor(X_i^2 / 4) / (2 X_i)          with wrap
+    all_to_all   max_i  h_i / w_i,   h_i = floor(X_i^2 / 4) / (2 X_i)          with wrap
                                      h_i = floor(X_i / 2) ceil(X_i / 2) / X_i  without
-    all_gather   f / (w * sum_i b_i), b_i = 2 with wrap, 1 without;
+    all_gather   f / sum_i b_i w_i,  b_i = 2 with wrap, 1 without;
                  f = 1 if every axis wraps, else (N - 1) / N
 
 ``h_i`` is the load of the busiest link of axis ``i`` when each of the N chips spreads one
@@ -13,7 +13,7 @@ byte evenly over the box and routes one axis after the other: in a ring the mean
 half of the chips send to the other half. For one wrapped axis of even length this is the
 quarter of the all-gather of the theory, ``V / 4W`` with ``W = 2w`` and ``V = N`` buffers.
 
-``f / (w sum b_i)`` is the theory's ``V / (n W)`` over n wrapped axes and
+``f / sum b_i w_i`` is the theory's ``V / (n W)`` over n wrapped axes and
 ``(X - 1) V / (X w)`` over one line; in between it is the time in which the chip with the
 fewest links can receive the array, which is reached by gathering shares of it along the
 axes in different orders.
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 Box = tuple[int, ...]
 
@@ -35,22 +35,40 @@ def axis_load(length: int, wrap: bool) -> float:
     return (length // 2) * ((length + 1) // 2) / length
 
 
-def worst_axis_load(box: Sequence[int], wraps: Sequence[bool]) -> float:
-    """Largest ``h_i`` over the axes of a box."""
-    return max(axis_load(length, wrap) for length, wrap in zip(box, wraps, strict=True))
+def worst_axis_load(
+    box: Sequence[int], wraps: Sequence[bool], rates: Sequence[float] | None = None
+) -> float:
+    """Largest ``h_i / w_i`` over the axes of a box; links of rate 1 without ``rates``."""
+    speeds = (1.0,) * len(box) if rates is None else rates
+    return max(
+        axis_load(length, wrap) / rate
+        for length, wrap, rate in zip(box, wraps, speeds, strict=True)
+    )
 
 
-def inbound_links(box: Sequence[int], wraps: Sequence[bool]) -> int:
-    """``sum_i b_i``: links into the chip that has the fewest, axes of length 1 left out."""
-    return sum(2 if wrap else 1 for length, wrap in zip(box, wraps, strict=True) if length > 1)
+def inbound_rate(
+    box: Sequence[int], wraps: Sequence[bool], rates: Sequence[float] | None = None
+) -> float:
+    """``sum_i b_i w_i``: bandwidth into the chip that has the fewest links.
+
+    Axes of length 1 are left out.
+    """
+    speeds = (1.0,) * len(box) if rates is None else rates
+    return sum(
+        (2 if wrap else 1) * rate
+        for length, wrap, rate in zip(box, wraps, speeds, strict=True)
+        if length > 1
+    )
 
 
-def gather_load(box: Sequence[int], wraps: Sequence[bool]) -> float:
-    """``f / sum_i b_i``: bytes into the worst chip per link, per byte gathered."""
+def gather_load(
+    box: Sequence[int], wraps: Sequence[bool], rates: Sequence[float] | None = None
+) -> float:
+    """``f / sum_i b_i w_i``: time to receive one byte of the gathered array."""
     chips = math.prod(box)
     rings = all(wrap for length, wrap in zip(box, wraps, strict=True) if length > 1)
     received = 1.0 if rings else (chips - 1) / chips
-    return received / inbound_links(box, wraps)
+    return received / inbound_rate(box, wraps, rates)
 
 
 def factor_boxes(size: int, limits: Sequence[int]) -> Iterator[Box]:
@@ -82,9 +100,21 @@ def _unit_boxes(box: Box, unit: int) -> list[Box]:
 
 
 def choose_boxes(
-    shape: Box, wraps: Sequence[bool], size: int, unit: int
+    shape: Box,
+    wraps: Sequence[bool],
+    size: int,
+    unit: int,
+    dead: Collection[Box] = (),
+    rates: Sequence[float] | None = None,
 ) -> tuple[int, Box, Box] | None:
     """Cell and unit boxes that tile most of a torus slice.
+
+    Parameters
+    ----------
+    dead : collection of box
+        Coordinates that no cell may hold.
+    rates : sequence of float, optional
+        Bandwidth of a link by axis; all alike when absent.
 
     Returns
     -------
@@ -97,15 +127,20 @@ def choose_boxes(
 
     def price(box: Box) -> tuple[float, float]:
         own = box_wraps(box, shape, wraps)
-        links = inbound_links(box, own)
-        return worst_axis_load(box, own), gather_load(box, own) if links else 0.0
+        links = inbound_rate(box, own, rates)
+        gather = gather_load(box, own, rates) if links else 0.0
+        return worst_axis_load(box, own, rates), gather
 
     found = []
     for box in factor_boxes(size, shape):
-        count = math.prod(full // length for full, length in zip(shape, box, strict=True))
+        grid = [full // length for full, length in zip(shape, box, strict=True)]
+        spoilt = {tuple(at // length for at, length in zip(d, box, strict=True)) for d in dead}
+        # Coordinates beyond the last whole cell spoil nothing.
+        lost = sum(all(at < cells for at, cells in zip(c, grid, strict=True)) for c in spoilt)
+        count = math.prod(grid) - lost
         for inner in _unit_boxes(box, unit):
             found.append((-count, price(box), price(inner), box, inner))
-    if not found:
+    if not found or min(found)[0] == 0:
         return None
     count, _, _, box, inner = min(found)
     return -count, box, inner

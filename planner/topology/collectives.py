@@ -1,148 +1,64 @@
-"""Seconds of a collective on a group of chips: ``latency_s + num_bytes * s_per_byte``.
+"""Price of a collective on a group of chips of the machine's graph.
 
-With ``V = num_bytes`` in the convention of :class:`~planner.domain.hardware.Op`, ``N``
-chips in ``M`` domains with pieces ``p_j``, ``W`` the scale-up bandwidth of a chip and
-``w`` that of its NIC (one direction, nameplate x achieved fraction), the slowest of
-
-    op                        inside a domain            between domains
-    all_gather, reduce_scatter  V (p - 1) / (p W)        V (M - 1) / (M min_j p_j w)
-    all_reduce                  twice                    twice
-    all_to_all                  V (p - 1) / (N W)        V (1 - min_j p_j / N) / w
-    send_recv                   V / W                    V / w
-
-with ``p = max_j p_j``. These are the forms of the scaling book, chapter on GPUs: it writes
-``V`` for the full array of an all-to-all, N times the send buffer of one chip. An
-all-to-all sends every byte straight to its chip over the sender's NIC; the others are
-hierarchical: reduce-scatter inside, across domains on the shards, gather inside. The
-leaf switches' uplinks carry what the NICs carry at ``w`` over their contention; only the
-hierarchical collectives of a group within one scalable unit stay below them, on their rail.
-
-A torus follows :mod:`planner.topology.boxes`.
-
-Assumptions
------------
-* Levels of a hierarchical collective overlap (chunks are pipelined): bandwidth terms take
-  the slowest level, latencies add up.
-* No in-network reduction: with it an all_reduce would take half as long at best.
-* Every group of the machine runs the same collective at the same time.
-* On a torus, latency (hops) and bandwidth terms add up, where the theory takes the larger
-  one: at most twice, and exact at both ends.
+Healthy machines follow :mod:`planner.topology.closed_forms`; what is wounded, or listed link
+by link, is routed on the graph (:mod:`planner.topology.graph_price`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from planner.domain.hardware import Fabric, Op, SwitchDomain, Torus
-from planner.topology.boxes import gather_load, worst_axis_load
+from planner.domain.curves import FUSED_ALL_REDUCE, IN_NETWORK_ALL_REDUCE, Op
+from planner.domain.scale_up import MeshDomain, SwitchDomain, Torus
+from planner.errors import SpecError
+from planner.topology.closed_forms import (
+    EXCHANGES,
+    across_latency,
+    across_rate,
+    inside_rate,
+    num_steps,
+    outside_curve,
+    torus_rate,
+)
 from planner.topology.graph import Topology
+from planner.topology.graph_price import Load, graph_load
 from planner.topology.groups import GroupShape, group_shape
-from planner.topology.network import ICI, LEAF_SPINE, NIC, NVLINK
+from planner.topology.rate import FREE, Algorithm, CollectiveRate
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CollectiveRate:
-    """Price of a collective; ``link`` is the class of its busiest link, empty for one chip."""
-
-    latency_s: float
-    s_per_byte: float
-    link: str
-
-    def seconds(self, num_bytes: float) -> float:
-        """Time of one call."""
-        return self.latency_s + num_bytes * self.s_per_byte
-
-
-FREE = CollectiveRate(latency_s=0.0, s_per_byte=0.0, link="")
-
-
-def _slowest(latency_s: float, levels: list[tuple[float, str]]) -> CollectiveRate:
-    """Bandwidth of the slowest level; the first of equals is named."""
-    s_per_byte, link = max(levels, key=lambda level: level[0])
-    return CollectiveRate(latency_s=latency_s, s_per_byte=s_per_byte, link=link)
-
-
-def _hops(box: tuple[int, ...], wrap: tuple[bool, ...]) -> int:
-    """Hops to the farthest chip: half a ring, or a whole line, of every axis."""
-    return sum(length // 2 if ring else length - 1 for length, ring in zip(box, wrap, strict=True))
-
-
-def _torus_rate(topology: Topology, torus: Torus, op: Op, shape: GroupShape) -> CollectiveRate:
-    box, wrap = shape.box, shape.wrap
-    if box is None or wrap is None:
-        raise ValueError("the shape of a group on a torus has a box")
-    bandwidth = torus.link_bytes_per_s * topology.chip.efficiency.scale_up
-    latency = torus.hop_s * _hops(box, wrap)
-    if op is Op.SEND_RECV:
-        return CollectiveRate(latency_s=latency, s_per_byte=1 / bandwidth, link=ICI)
-    if op is Op.ALL_TO_ALL:
-        load = worst_axis_load(box, wrap)
-        return CollectiveRate(latency_s=latency, s_per_byte=load / bandwidth, link=ICI)
-    # Groups that interleave in one box share its links: each gets its part of them.
-    sharing = math.prod(box) / shape.size
-    phases = 2 if op is Op.ALL_REDUCE else 1
-    load = phases * sharing * gather_load(box, wrap)
-    return CollectiveRate(latency_s=phases * latency, s_per_byte=load / bandwidth, link=ICI)
-
-
-def _inside_rate(scale_up: SwitchDomain, bandwidth: float, op: Op, size: int) -> CollectiveRate:
-    load = {
-        Op.ALL_REDUCE: 2 * (size - 1) / size,
-        Op.ALL_GATHER: (size - 1) / size,
-        Op.REDUCE_SCATTER: (size - 1) / size,
-        Op.ALL_TO_ALL: (size - 1) / size,
-        Op.SEND_RECV: 1.0,
-    }[op]
-    return CollectiveRate(
-        latency_s=scale_up.latency.of(op), s_per_byte=load / bandwidth, link=NVLINK
-    )
-
-
-def _across_latency(scale_up: SwitchDomain, fabric: Fabric, op: Op, piece: int) -> float:
-    """Latencies of the levels of a hierarchical collective; direct ones have one level."""
-    across = fabric.latency.of(op)
-    if piece == 1 or op in (Op.ALL_TO_ALL, Op.SEND_RECV):
-        return across
-    inside = scale_up.latency
-    return (
-        across
-        + {
-            Op.ALL_REDUCE: inside.reduce_scatter_s + inside.all_gather_s,
-            Op.ALL_GATHER: inside.all_gather_s,
-            Op.REDUCE_SCATTER: inside.reduce_scatter_s,
-        }[op]
-    )
-
-
-def _across_rate(
-    topology: Topology, scale_up: SwitchDomain, op: Op, shape: GroupShape
-) -> CollectiveRate:
-    fabric = topology.spec.scale_out
-    if fabric is None:
-        raise ValueError("a group across domains needs a scale-out fabric")
-    efficiency = topology.chip.efficiency
-    up = scale_up.bytes_per_s * efficiency.scale_up
-    out = fabric.nic_bytes_per_s * efficiency.scale_out
-    most, least, num_domains = shape.pieces[0], shape.pieces[-1], len(shape.pieces)
-    stays_on_leaf = False
-    if op is Op.SEND_RECV:
-        inside, across = 0.0, 1.0
-    elif op is Op.ALL_TO_ALL:
-        inside, across = (most - 1) / shape.size, 1 - least / shape.size
-    else:
-        phases = 2 if op is Op.ALL_REDUCE else 1
-        inside = phases * (most - 1) / most
-        across = phases * (num_domains - 1) / (num_domains * least)
-        stays_on_leaf = shape.num_units == 1
-    levels = [(inside / up, NVLINK), (across / out, NIC)]
-    if not stays_on_leaf:
-        levels.append((across * topology.contention / out, LEAF_SPINE))
-    return _slowest(_across_latency(scale_up, fabric, op, most), levels)
+def _kernel_rates(
+    topology: Topology, op: Op, shape: GroupShape, own: CollectiveRate
+) -> dict[Algorithm, CollectiveRate]:
+    """Other kernels for an all_reduce within one domain of switches or direct links."""
+    found: dict[Algorithm, CollectiveRate] = {}
+    scale_up = topology.spec.scale_up
+    if op is not Op.ALL_REDUCE or len(shape.pieces) > 1:
+        return found
+    derate = scale_up.curves.of(op).derate
+    for name, algorithm in (
+        (IN_NETWORK_ALL_REDUCE, Algorithm.IN_NETWORK),
+        (FUSED_ALL_REDUCE, Algorithm.FUSED),
+    ):
+        curve = scale_up.curves.kernel(name)
+        if curve is None:
+            continue
+        load = own.s_per_byte * derate
+        if algorithm is Algorithm.IN_NETWORK:
+            # One copy up, one sum down, where rings send 2 (n - 1) / n of the buffer.
+            load *= shape.size / (2 * (shape.size - 1))
+        found[algorithm] = CollectiveRate(
+            latency_s=curve.base_s + curve.step_s,
+            s_per_byte=load / curve.derate,
+            fill_s=curve.fill_s,
+            link=own.link,
+        )
+    return found
 
 
 def collective_rate(topology: Topology, op: Op, shape: GroupShape) -> CollectiveRate:
-    """Price of one collective on a group of a given shape.
+    """Price of one collective of the library on a group of a given shape.
 
     Parameters
     ----------
@@ -162,29 +78,245 @@ def collective_rate(topology: Topology, op: Op, shape: GroupShape) -> Collective
     ------
     ValueError
         The shape belongs to another kind of machine.
+    SpecError
+        Wounds have cut the group in two.
     """
     if shape.size == 1:
         return FREE
+    key = (op, shape)
+    found = topology.memo.get(key)
+    if not isinstance(found, CollectiveRate):
+        found = _library_rate(topology, op, shape)
+        topology.memo[key] = found
+    return found
+
+
+def _library_rate(topology: Topology, op: Op, shape: GroupShape) -> CollectiveRate:
     scale_up = topology.spec.scale_up
+    if shape.chips is not None:
+        return graph_rate(topology, op, shape, (shape.chips,))
     if isinstance(scale_up, Torus):
-        return _torus_rate(topology, scale_up, op, shape)
+        return torus_rate(scale_up, op, shape)
+    assert isinstance(scale_up, SwitchDomain | MeshDomain)
     if len(shape.pieces) == 1:
-        bandwidth = scale_up.bytes_per_s * topology.chip.efficiency.scale_up
-        return _inside_rate(scale_up, bandwidth, op, shape.size)
-    return _across_rate(topology, scale_up, op, shape)
+        return inside_rate(scale_up, op, shape)
+    return across_rate(topology, scale_up, op, shape)
+
+
+def graph_rate(
+    topology: Topology, op: Op, shape: GroupShape, groups: tuple[tuple[int, ...], ...]
+) -> CollectiveRate:
+    """Price of a collective that ``groups`` run at the same time, routed on the graph.
+
+    Raises
+    ------
+    SpecError
+        Chips of a group are not connected.
+    """
+    inside = topology.spec.scale_up.curves.of(op)
+    load: Load = graph_load(topology, op, groups)
+    if len(shape.pieces) > 1:
+        curve = outside_curve(topology, op)
+        latency = across_latency(topology, op, shape)
+    else:
+        curve = inside
+        hops = load.hops if topology.is_torus else num_steps(op, shape.size)
+        latency = curve.base_s + hops * curve.step_s
+    return CollectiveRate(
+        latency_s=latency, s_per_byte=load.s_per_byte, fill_s=curve.fill_s, link=load.link
+    )
+
+
+def concurrent_rate(
+    topology: Topology, op: Op, shape: GroupShape, groups: Sequence[tuple[int, ...]]
+) -> CollectiveRate:
+    """Price of a collective with the traffic of all ``groups``; remembered.
+
+    Parameters
+    ----------
+    shape : GroupShape
+        Of the widest group, which sets the number of steps.
+    """
+    key = ("concurrent", op, shape, frozenset(groups))
+    found = topology.memo.get(key)
+    if not isinstance(found, CollectiveRate):
+        found = graph_rate(topology, op, shape, tuple(groups))
+        topology.memo[key] = found
+    return found
+
+
+def collective_rates(
+    topology: Topology, op: Op, shape: GroupShape
+) -> dict[Algorithm, CollectiveRate]:
+    """Price by every algorithm that the machine has for the operation.
+
+    Raises
+    ------
+    SpecError
+        Wounds have cut the group in two.
+    """
+    own = collective_rate(topology, op, shape)
+    if shape.size == 1:
+        return {Algorithm.LIBRARY: own}
+    return {Algorithm.LIBRARY: own, **_kernel_rates(topology, op, shape, own)}
 
 
 def send_recv_rate(topology: Topology, a: int, b: int) -> CollectiveRate:
     """Price of one message from chip ``a`` to chip ``b``; free when they are one."""
     if a == b:
         return FREE
+    shape = group_shape(topology, (a, b))
+    rate = collective_rate(topology, Op.SEND_RECV, shape)
     torus = topology.spec.scale_up
-    if not isinstance(torus, Torus):
-        return collective_rate(topology, Op.SEND_RECV, group_shape(topology, (a, b)))
+    if not isinstance(torus, Torus) or shape.box is None:
+        return rate
     # The ring may be the shorter way round, which a bounding box does not know.
-    bandwidth = torus.link_bytes_per_s * topology.chip.efficiency.scale_up
+    curve = torus.curves.of(Op.SEND_RECV)
     hops = 0
     for axis, (length, ring) in enumerate(zip(topology.spec.shape, topology.wraps, strict=True)):
-        straight = abs(topology.places[a][axis] - topology.places[b][axis])
+        straight = abs(topology.coordinates[a][axis] - topology.coordinates[b][axis])
         hops += min(straight, length - straight) if ring else straight
-    return CollectiveRate(latency_s=torus.hop_s * hops, s_per_byte=1 / bandwidth, link=ICI)
+    return replace(rate, latency_s=curve.base_s + hops * curve.step_s)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectiveCost:
+    """One call of a collective, part by part.
+
+    Parameters
+    ----------
+    algorithm : str
+        ``library``, ``flat``, ``in_network`` or ``fused``.
+    seconds : float
+        ``latency_s + wire_s + fill_s``.
+    wire_s : float
+        Time of the busiest link at its achieved bandwidth.
+    fill_s : float
+        Filling and draining the pipeline of chunks.
+    link : str
+        Class of the busiest link.
+    link_name : str
+        Its ends; empty until :func:`planner.topology.optimum.with_optimum` is asked.
+    bound_s, ratio : float, optional
+        Least ``wire_s`` of any routing, and how many times that ``wire_s`` is.
+    bound_method : str
+        How the bound was found.
+    """
+
+    op: Op
+    algorithm: str
+    num_bytes: float
+    num_chips: int
+    seconds: float
+    latency_s: float
+    wire_s: float
+    fill_s: float
+    link: str
+    link_name: str = ""
+    bound_s: float | None = None
+    bound_method: str = ""
+    ratio: float | None = None
+
+
+ALGORITHMS = ("auto", "flat", "hierarchical", "in_network", "fused")
+
+
+def _flat_rate(topology: Topology, op: Op, groups: tuple[tuple[int, ...], ...]) -> CollectiveRate:
+    """Every chip talks to every other, domains ignored."""
+    shape = group_shape(topology, groups[0])
+    exchange = collective_rate(topology, Op.ALL_TO_ALL, shape)
+    if len(groups) > 1:
+        exchange = graph_rate(topology, Op.ALL_TO_ALL, shape, groups)
+    if op in EXCHANGES:
+        return exchange
+    crosses = len(shape.pieces) > 1
+    listed = outside_curve(topology, op) if crosses else topology.spec.scale_up.curves.of(op)
+    sent = outside_curve(topology, Op.ALL_TO_ALL) if crosses else listed
+    times = 2 if op is Op.ALL_REDUCE else 1
+    return replace(
+        exchange,
+        latency_s=listed.base_s + times * listed.step_s,
+        s_per_byte=times * exchange.s_per_byte * sent.derate / listed.derate,
+        fill_s=listed.fill_s,
+    )
+
+
+def _rates_of(
+    topology: Topology, op: Op, groups: tuple[tuple[int, ...], ...], algorithm: str
+) -> dict[str, CollectiveRate]:
+    """Candidates that an algorithm's name allows."""
+    shape = group_shape(topology, groups[0])
+    if shape.size == 1:
+        return {Algorithm.LIBRARY.value: FREE}
+    if algorithm == "flat":
+        if op in (Op.SEND_RECV, Op.BROADCAST):
+            raise SpecError(f"{op.value} has no flat form", "leave the algorithm out")
+        return {"flat": _flat_rate(topology, op, groups)}
+    own = collective_rate(topology, op, shape)
+    # A group that does not fill its box of a torus is alone in it: nobody shares its links.
+    alone = shape.box is not None and math.prod(shape.box) != shape.size
+    if len(groups) > 1 or alone:
+        own = graph_rate(topology, op, shape, groups)
+    rates = {Algorithm.LIBRARY: own, **_kernel_rates(topology, op, shape, own)}
+    wanted = {
+        "auto": (Algorithm.LIBRARY, Algorithm.IN_NETWORK),
+        "hierarchical": (Algorithm.LIBRARY,),
+        "in_network": (Algorithm.IN_NETWORK,),
+        "fused": (Algorithm.FUSED,),
+    }[algorithm]
+    found = {name.value: rates[name] for name in wanted if name in rates}
+    if not found:
+        raise SpecError(
+            f"{topology.spec.name} has no {algorithm} form of {op.value} for this group",
+            f"it has {', '.join(name.value for name in rates)}",
+        )
+    return found
+
+
+def collective_cost(
+    topology: Topology,
+    op: Op,
+    chips: Sequence[int],
+    num_bytes: float,
+    algorithm: str = "auto",
+    others: Sequence[Sequence[int]] = (),
+) -> CollectiveCost:
+    """Time of one collective on named chips.
+
+    Parameters
+    ----------
+    chips : sequence of int
+        The group; for ``SEND_RECV`` the sender and the receiver.
+    num_bytes : float
+        In the convention of ``op``.
+    algorithm : str
+        ``auto`` (the fastest of the library's), ``hierarchical`` (the library's rings and
+        trees), ``flat`` (every chip to every other, whatever lies between),
+        ``in_network``, ``fused``.
+    others : sequence of sequence of int
+        Disjoint groups that run the same at the same time and share the links.
+
+    Raises
+    ------
+    SpecError
+        The machine has no such algorithm, or chips of the group are not connected.
+    """
+    if algorithm not in ALGORITHMS:
+        raise SpecError(f"unknown algorithm '{algorithm}'", f"known: {', '.join(ALGORITHMS)}")
+    groups = (tuple(chips), *(tuple(other) for other in others))
+    if op is Op.SEND_RECV and any(len(group) > 2 for group in groups):
+        raise SpecError("send_recv takes a sender and a receiver", "name two chips")
+    rates = _rates_of(topology, op, groups, algorithm)
+    name, rate = min(rates.items(), key=lambda item: item[1].seconds(num_bytes))
+    wire = num_bytes * rate.s_per_byte
+    return CollectiveCost(
+        op=op,
+        algorithm=name,
+        num_bytes=num_bytes,
+        num_chips=len(chips),
+        seconds=rate.seconds(num_bytes),
+        latency_s=rate.latency_s,
+        wire_s=wire,
+        fill_s=2 * math.sqrt(rate.fill_s * wire),
+        link=rate.link,
+    )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from planner.domain.hardware import Chip, MachineSpec, Torus
-from planner.topology.network import AXES, build_graph
+from planner.domain.hardware import Chip, MachineSpec
+from planner.domain.scale_up import GraphDomain, Torus
+from planner.topology.builders import build_network, chip_names, torus_places
+from planner.topology.mixed import common_chip, domain_chip
+from planner.topology.network import Network, to_networkx
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -23,26 +26,35 @@ class Topology:
     ----------
     spec : MachineSpec
         The facts it was built from.
-    places : tuple
-        Where each chip sits, shape ``[num_chips]``: ``(domain, position)`` in a switch
-        machine, coordinates in a torus. Domains are numbered as they stand in the hall,
-        so that a machine with chips left out keeps its cabling.
+    places : tuple of (int, int)
+        Where each chip sits, shape ``[num_chips]``: domain as it stands in the hall, and
+        position within it, so that a machine with chips left out keeps its cabling.
     domains : tuple of tuple of int
-        Chips of each scale-up domain in canonical order; a torus is one domain.
+        Chips of each scale-up domain in canonical order. A domain that fell apart counts
+        as several.
+    wounded : Network, optional
+        What is left of a wounded machine, or all of an explicit one; None for a healthy
+        machine, whose network is built when it is needed.
     """
 
     spec: MachineSpec
-    places: tuple[tuple[int, ...], ...]
+    places: tuple[tuple[int, int], ...]
     domains: tuple[tuple[int, ...], ...]
+    wounded: Network | None = None
+    memo: dict[object, object] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def chip(self) -> Chip:
-        """The kind of chip, the same everywhere."""
-        return self.spec.chip
+        """The kind of chip; where kinds are mixed, the least of every figure."""
+        return common_chip(self.spec)
+
+    def chip_at(self, chip: int) -> Chip:
+        """Kind of one chip."""
+        return domain_chip(self.spec, self.places[chip][0])
 
     @property
     def num_chips(self) -> int:
-        """Chips of the machine."""
+        """Chips of the machine that can be used."""
         return len(self.places)
 
     @property
@@ -51,29 +63,34 @@ class Topology:
         return isinstance(self.spec.scale_up, Torus)
 
     @cached_property
+    def network(self) -> Network:
+        """Every chip, switch, NIC and link, as arrays; built on first use."""
+        return build_network(self.spec) if self.wounded is None else self.wounded
+
+    @cached_property
+    def graph(self) -> nx.Graph[str]:
+        """The same as a graph of named nodes: see :func:`planner.topology.network.to_networkx`."""
+        return to_networkx(self.network)
+
+    @cached_property
     def wraps(self) -> tuple[bool, ...]:
-        """Which axes of a torus close into a ring; empty for switch machines."""
+        """Which axes of a torus close into a ring; empty for other machines."""
         if isinstance(self.spec.scale_up, Torus):
             return self.spec.scale_up.wraps(self.spec.shape)
         return ()
 
     @cached_property
+    def coordinates(self) -> tuple[tuple[int, ...], ...]:
+        """Coordinates of every chip within its slice of a torus, shape ``[num_chips]``."""
+        places = torus_places(self.spec.shape)
+        return tuple(places[position] for _, position in self.places)
+
+    @cached_property
     def chip_names(self) -> tuple[str, ...]:
         """Name of each chip: ``r0/t3/c2`` (rack, tray, chip), ``n4/c7`` or ``x3y5``."""
-        scale_up = self.spec.scale_up
-        if isinstance(scale_up, Torus):
-            return tuple(
-                "".join(f"{letter}{at}" for letter, at in zip(AXES, place, strict=False))
-                for place in self.places
-            )
-        tray = scale_up.chips_per_tray
-        prefix = scale_up.unit[0]
-        return tuple(
-            f"{prefix}{domain}/c{position}"
-            if tray is None
-            else f"{prefix}{domain}/t{position // tray}/c{position % tray}"
-            for domain, position in self.places
-        )
+        if self.wounded is not None:
+            return self.wounded.names[: self.num_chips]
+        return tuple(chip_names(self.spec))
 
     @cached_property
     def _domain_of(self) -> tuple[int, ...]:
@@ -108,18 +125,9 @@ class Topology:
     def rental_units(self, chips: Iterable[int]) -> tuple[int, ...]:
         """Chips of every node, rack or slice that holds one of ``chips``.
 
-        Machines are rented in whole domains; a torus slice is one.
+        Machines are rented in whole domains, as they stand in the hall; a graph as a whole.
         """
-        used = sorted({self.domain_of(chip) for chip in chips})
-        return tuple(len(self.domains[index]) for index in used)
-
-    @cached_property
-    def graph(self) -> nx.Graph[str]:
-        """Chips, switches and NICs as nodes, links as edges; built on first use.
-
-        Node attributes: ``kind`` (``chip``, ``nvswitch``, ``nic``, ``leaf``, ``spine``) and
-        for chips ``index``. Edge attributes: ``bytes_per_s`` (one direction, nameplate,
-        parallel links added up), ``links``, ``latency_s``, ``tier`` (``nvlink``, ``nic``,
-        ``leaf-spine``, ``ici``) and ``axis`` (``x``, ``y``, ... in a torus, else empty).
-        """
-        return build_graph(self.spec, self.places, self.chip_names)
+        if isinstance(self.spec.scale_up, GraphDomain):
+            return (self.num_chips,)
+        sizes = Counter(domain for domain, _ in self.places)
+        return tuple(sizes[domain] for domain in sorted({self.places[chip][0] for chip in chips}))

@@ -5,7 +5,9 @@ Decisions
 * A cell that fits into one domain is never split; one that does not takes the fewest
   domains that hold it, in pieces as equal as possible, and does not share them with
   another such cell. So on equal domains every cell has the same shape.
-* On a torus all cells are boxes of one form in a grid.
+* On a torus all cells are boxes of one form in a grid; a box with a dead chip is left out.
+* A group whose surroundings are wounded has no form: it is priced on the graph, chip by
+  chip. Groups that the same wounds make alike are priced once.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from planner.topology.boxes import box_wraps, choose_boxes, snake, tile
+from planner.domain.scale_up import GraphDomain, MeshDomain, SwitchDomain, Torus
+from planner.topology.boxes import Box, box_wraps, choose_boxes, snake, tile
+from planner.topology.builders import torus_places
 from planner.topology.covers import cover_domains, level_pieces
 from planner.topology.graph import Topology
+from planner.topology.soundness import is_sound
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,12 +58,28 @@ class GroupShape:
         On a torus, lengths of the bounding box over its axes, largest first.
     wrap : tuple of bool, optional
         Which of these axes are whole rings.
+    axes : tuple of int, optional
+        Which axis of the machine each of them is, where their links differ.
+    peers : tuple of int
+        With several levels of switches: most chips that one chip first meets at each level.
+    climb : float, optional
+        Where leaf switches are oversubscribed: share of the bytes of an exchange that climbs
+        to the spines, on the leaf that sends most.
+    unit_domains : int
+        Where leaf switches are oversubscribed: fewest domains of the group in one unit.
+    chips : tuple of int, optional
+        The group itself, where closed forms do not hold.
     """
 
     pieces: tuple[int, ...]
     num_units: int = 1
     box: tuple[int, ...] | None = None
     wrap: tuple[bool, ...] | None = None
+    axes: tuple[int, ...] | None = None
+    peers: tuple[int, ...] = ()
+    climb: float | None = None
+    unit_domains: int = 0
+    chips: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
@@ -76,19 +97,132 @@ def group_shape(topology: Topology, chips: Sequence[int]) -> GroupShape:
     """
     if not chips or len(set(chips)) != len(chips):
         raise ValueError("a group is a non-empty set of distinct chips")
-    if topology.is_torus:
-        places = [topology.places[chip] for chip in chips]
-        spans = tuple(max(axis) - min(axis) + 1 for axis in zip(*places, strict=True))
-        rings = box_wraps(spans, topology.spec.shape, topology.wraps)
-        axes = sorted(zip(spans, rings, strict=True), reverse=True)
-        return GroupShape(
-            pieces=(len(chips),),
-            box=tuple(length for length, _ in axes),
-            wrap=tuple(ring for _, ring in axes),
-        )
+    plain = _plain_shape(topology, chips)
+    if plain.chips is not None or len(chips) == 1 or is_sound(topology, chips):
+        return plain
+    return replace(plain, box=None, wrap=None, axes=None, chips=_representative(topology, chips))
+
+
+def healthy_shape(topology: Topology, chips: Sequence[int]) -> GroupShape:
+    """Shape of a group as if nothing around it were wounded: no price on it is dearer.
+
+    Machines without closed forms, and groups across slices of a torus, keep their chips.
+    """
+    scale_up = topology.spec.scale_up
+    listed = isinstance(scale_up, GraphDomain)
+    if listed or (isinstance(scale_up, MeshDomain) and not scale_up.is_full):
+        return group_shape(topology, chips)
+    return _plain_shape(topology, chips)
+
+
+def _plain_shape(topology: Topology, chips: Sequence[int]) -> GroupShape:
     counts = Counter(topology.domain_of(chip) for chip in chips)
     units = {topology.unit_of(topology.domains[domain][0]) for domain in counts}
-    return GroupShape(pieces=tuple(sorted(counts.values(), reverse=True)), num_units=len(units))
+    pieces = tuple(sorted(counts.values(), reverse=True))
+    if topology.is_torus:
+        if len(counts) == 1:
+            return _box_shape(topology, chips)
+        return GroupShape(pieces=pieces, num_units=len(units), chips=tuple(sorted(chips)))
+    shape = GroupShape(pieces=pieces, num_units=len(units), peers=_peers(topology, chips))
+    if len(counts) == 1 or topology.contention <= 1:
+        return shape
+    per_unit = Counter(topology.unit_of(topology.domains[domain][0]) for domain in counts)
+    return replace(shape, climb=_climb(topology, chips), unit_domains=min(per_unit.values()))
+
+
+def _climb(topology: Topology, chips: Sequence[int]) -> float:
+    """Share of an exchange that leaves the leaf, averaged over the chips of the worst leaf.
+
+    A chip sends to every chip of another domain; what is bound for another NIC of its own
+    leaf turns there.
+    """
+    fabric = topology.spec.scale_out
+    assert fabric is not None
+    on_leaf: dict[tuple[int, int], list[int]] = {}
+    for chip in chips:
+        nic = topology.places[chip][1] // fabric.chips_per_nic
+        leaf = (topology.unit_of(chip), nic % fabric.leaves_per_unit)
+        on_leaf.setdefault(leaf, []).append(topology.domain_of(chip))
+    sizes = Counter(topology.domain_of(chip) for chip in chips)
+    worst = 0.0
+    for domains in on_leaf.values():
+        here = Counter(domains)
+        far = sum(
+            (len(chips) - sizes[domain]) - (len(domains) - here[domain]) for domain in domains
+        )
+        worst = max(worst, far / (len(domains) * len(chips)))
+    return worst
+
+
+def _unequal_rates(topology: Topology) -> tuple[float, ...] | None:
+    """Bandwidth of a link by axis of a torus, or None where all are alike."""
+    torus = topology.spec.scale_up
+    assert isinstance(torus, Torus)
+    return torus.link_bytes_per_s if len(set(torus.link_bytes_per_s)) > 1 else None
+
+
+def _box_shape(topology: Topology, chips: Sequence[int]) -> GroupShape:
+    places = [topology.coordinates[chip] for chip in chips]
+    spans = tuple(max(axis) - min(axis) + 1 for axis in zip(*places, strict=True))
+    rings = box_wraps(spans, topology.spec.shape, topology.wraps)
+    rates = _unequal_rates(topology)
+    order = sorted(range(len(spans)), key=lambda axis: (-spans[axis], not rings[axis], axis))
+    return GroupShape(
+        pieces=(len(chips),),
+        box=tuple(spans[axis] for axis in order),
+        wrap=tuple(rings[axis] for axis in order),
+        axes=None if rates is None else tuple(order),
+    )
+
+
+def _peers(topology: Topology, chips: Sequence[int]) -> tuple[int, ...]:
+    """Most chips of the group that one chip first meets at each level of switches."""
+    scale_up = topology.spec.scale_up
+    if not isinstance(scale_up, SwitchDomain) or len(scale_up.levels) == 1:
+        return ()
+    places = [topology.places[chip] for chip in chips]
+    met = []
+    for level in scale_up.levels:
+        runs = Counter((domain, position // level.span) for domain, position in places)
+        met.append([runs[domain, position // level.span] for domain, position in places])
+    inner = [[1] * len(chips), *met[:-1]]
+    return tuple(
+        max(here - below for here, below in zip(level, lower, strict=True))
+        for level, lower in zip(met, inner, strict=True)
+    )
+
+
+def _representative(topology: Topology, chips: Sequence[int]) -> tuple[int, ...]:
+    """The group itself, or one seen before that wounds make no different.
+
+    Within one domain of switches chips are interchangeable when each of their links is as
+    fast; what else happens on the machine does not concern them.
+    """
+    exact = tuple(sorted(chips))
+    one_domain = len({topology.domain_of(chip) for chip in chips}) == 1
+    if not one_domain or not isinstance(topology.spec.scale_up, SwitchDomain):
+        return exact
+    rates = _switch_rates(topology)
+    key = ("group", tuple(sorted(rates[chip] for chip in chips)))
+    found = topology.memo.setdefault(key, exact)
+    return found if isinstance(found, tuple) else exact
+
+
+def _switch_rates(topology: Topology) -> list[tuple[tuple[int, float], ...]]:
+    """Of every chip: the switches that it reaches and how fast."""
+    found = topology.memo.get(_switch_rates)
+    if isinstance(found, list):
+        return found
+    network = topology.network
+    rows: list[list[tuple[int, float]]] = [[] for _ in range(topology.num_chips)]
+    inside = network.ends[network.scale_up].tolist()
+    for (a, b), rate in zip(inside, network.bytes_per_s[network.scale_up].tolist(), strict=True):
+        for chip, other in ((a, b), (b, a)):
+            if chip < topology.num_chips:
+                rows[chip].append((other, rate))
+    result = [tuple(sorted(row)) for row in rows]
+    topology.memo[_switch_rates] = result
+    return result
 
 
 def _capacities(topology: Topology, unit: int) -> list[int]:
@@ -104,8 +238,7 @@ def max_cells(topology: Topology, size: int, unit: int) -> int:
     if not _is_possible(topology, size, unit):
         return 0
     if topology.is_torus:
-        chosen = choose_boxes(topology.spec.shape, topology.wraps, size, unit)
-        return 0 if chosen is None else chosen[0]
+        return _count_boxes(topology, size, unit)
     capacities = _capacities(topology, unit)
     need = size // unit
     if need <= max(capacities):
@@ -156,24 +289,51 @@ def carve(topology: Topology, size: int, unit: int) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
+def _alive(topology: Topology) -> list[dict[Box, int]]:
+    """Chip at each coordinate of every slice, dead ones left out."""
+    found = topology.memo.get(_alive)
+    if isinstance(found, list):
+        return found
+    slices: dict[int, dict[Box, int]] = {}
+    for chip, (hall, _) in enumerate(topology.places):
+        slices.setdefault(hall, {})[topology.coordinates[chip]] = chip
+    result = [slices[hall] for hall in sorted(slices)]
+    topology.memo[_alive] = result
+    return result
+
+
+def _dead(topology: Topology) -> frozenset[Box]:
+    """Coordinates that are missing in some slice."""
+    slices = _alive(topology)
+    if all(len(places) == topology.spec.domain_chips for places in slices):
+        return frozenset()
+    every = set(torus_places(topology.spec.shape))
+    return frozenset(place for places in slices for place in every - places.keys())
+
+
+def _count_boxes(topology: Topology, size: int, unit: int) -> int:
+    if topology.wounded is not None:
+        return len(_carve_torus(topology, size, unit))
+    rates = _unequal_rates(topology)
+    chosen = choose_boxes(topology.spec.shape, topology.wraps, size, unit, rates=rates)
+    return 0 if chosen is None else chosen[0] * len(topology.domains)
+
+
 def _carve_torus(topology: Topology, size: int, unit: int) -> tuple[Cell, ...]:
     shape = topology.spec.shape
-    chosen = choose_boxes(shape, topology.wraps, size, unit)
+    chosen = choose_boxes(
+        shape, topology.wraps, size, unit, _dead(topology), _unequal_rates(topology)
+    )
     if chosen is None:
         return ()
     _, box, inner = chosen
-    index = {place: chip for chip, place in enumerate(topology.places)}
     grid = [full // length for full, length in zip(shape, box, strict=True)]
-    return tuple(
-        Cell(
-            chips=tuple(
-                index[place]
-                for place in tile(
-                    [at * length for at, length in zip(corner, box, strict=True)], box, inner
-                )
-            ),
-            pieces=(size,),
-            box=box,
-        )
-        for corner in snake(grid)
-    )
+    cells = []
+    for index in _alive(topology):
+        for corner in snake(grid):
+            start = [at * length for at, length in zip(corner, box, strict=True)]
+            places = list(tile(start, box, inner))
+            if all(place in index for place in places):
+                chips = tuple(index[place] for place in places)
+                cells.append(Cell(chips=chips, pieces=(size,), box=box))
+    return tuple(cells)

@@ -1,151 +1,150 @@
-"""The machine as a NetworkX graph: every chip, switch, NIC and link."""
+"""The machine's links as arrays: what the graph computations work on.
+
+Decisions
+---------
+* Arrays first, ``networkx`` on request: 32,768 chips with their switches and NICs are built
+  in a fraction of a second, and planning never needs the graph object.
+* Nodes and links carry what their builder knows of them (kind, domain, tier, axis): colour
+  refinement must not have to guess which axis of a torus a link belongs to.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from planner.domain.hardware import Fabric, MachineSpec, SwitchDomain, Torus
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import networkx as nx
 
-NVLINK = "nvlink"
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+CHIP, SWITCH, NIC_NODE, LEAF, SPINE, CORE, HOST = range(7)
+KINDS = ("chip", "switch", "nic", "leaf", "spine", "core", "host")
+
 NIC = "nic"
 LEAF_SPINE = "leaf-spine"
-ICI = "ici"
+SPINE_CORE = "spine-core"
+TRUNK = "trunk"
 AXES = "xyz"
-
-Places = Sequence[tuple[int, ...]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FabricSize:
-    """Switches of a leaf-spine fabric.
-
-    ``uplink_bytes_per_s`` is the bandwidth from one leaf to all spines, one direction.
-    """
-
-    leaves: int
-    spines: int
-    uplink_bytes_per_s: float
+NO_AXIS = -1
+FABRIC = -1  # domain of the nodes outside of every scale-up domain
 
 
-def fabric_size(fabric: Fabric, domain_chips: int, num_units: int) -> FabricSize:
-    """Fewest spines whose ports take every uplink of ``num_units`` scalable units.
-
-    A leaf has one downlink per NIC of a full unit, spread evenly over its leaves, and
-    uplinks for ``1 / oversubscription`` of their bandwidth: 32 down and 32 up for 32 nodes
-    on 8 leaves, hence 4 spines of 64 ports for one unit, 8 for two, 16 for four (the
-    DGX SuperPOD reference architecture's own counts).
-    """
-    down = math.ceil(fabric.domains_per_unit * domain_chips / fabric.leaves_per_unit)
-    up = math.ceil(down / fabric.oversubscription)
-    leaves = num_units * fabric.leaves_per_unit
-    return FabricSize(
-        leaves=leaves,
-        spines=math.ceil(leaves * up / fabric.leaf_ports),
-        uplink_bytes_per_s=down * fabric.nic_bytes_per_s / fabric.oversubscription,
-    )
-
-
-def build_graph(spec: MachineSpec, places: Places, names: Sequence[str]) -> nx.Graph[str]:
-    """Build the graph described at :attr:`planner.topology.graph.Topology.graph`.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """Nodes and links of a machine; chips are nodes ``0 .. num_chips - 1``.
 
     Parameters
     ----------
-    places, names : sequence
-        Place and name of each chip, in the order of the topology.
+    kinds : array of int
+        Shape ``[nodes]``, index into ``KINDS``.
+    domains : array of int
+        Shape ``[nodes]``: scale-up domain of a node, ``FABRIC`` outside.
+    ends : array of int
+        Shape ``[links, 2]``.
+    bytes_per_s : array of float
+        Shape ``[links]``: nameplate, one direction, parallel cables added up.
+    cables : array of int
+        Shape ``[links]``.
+    tiers : array of int
+        Shape ``[links]``, index into ``tier_names``.
+    scale_up : array of bool
+        Shape ``[links]``: whether the link belongs to a scale-up domain.
+    axes : array of int
+        Shape ``[links]``: axis of a torus, else ``NO_AXIS``.
+    hops : array of int
+        Shape ``[links]``: length of the link for routing, ``>= 1``.
+    tier_names : tuple of str
+        Classes of links in reports.
+    name_nodes : callable
+        Returns the names of all nodes; called once, on demand.
+    """
+
+    num_chips: int
+    kinds: Ints
+    domains: Ints
+    ends: Ints
+    bytes_per_s: Floats
+    cables: Ints
+    tiers: Ints
+    scale_up: Bools
+    axes: Ints
+    hops: Ints
+    tier_names: tuple[str, ...]
+    name_nodes: Callable[[], tuple[str, ...]]
+
+    @property
+    def num_nodes(self) -> int:
+        """Chips, switches, NICs and hosts."""
+        return len(self.kinds)
+
+    @property
+    def num_links(self) -> int:
+        """Links; parallel cables between two nodes are one."""
+        return len(self.ends)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Name of each node."""
+        return self.name_nodes()
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Node of each name."""
+        return {name: node for node, name in enumerate(self.names)}
+
+    def link_name(self, link: int) -> str:
+        """Both ends of a link: ``A--B``."""
+        a, b = self.ends[link]
+        return f"{self.names[a]}--{self.names[b]}"
+
+
+def to_networkx(network: Network) -> nx.Graph[str]:
+    """The network as a graph of named nodes.
+
+    Node attributes: ``kind``, ``domain`` (-1 in the fabric) and for chips ``index``. Edge
+    attributes: ``bytes_per_s`` (one direction), ``links`` (cables), ``tier``, ``scale_up``
+    and ``axis`` (``x``, ``y``, ``z`` in a torus, else empty).
     """
     import networkx
 
     graph: nx.Graph[str] = networkx.Graph()
-    for chip, name in enumerate(names):
-        graph.add_node(name, kind="chip", index=chip)
-    if isinstance(spec.scale_up, Torus):
-        _add_ici(graph, spec, spec.scale_up, dict(zip(places, names, strict=True)))
-        return graph
-    for place, name in zip(places, names, strict=True):
-        _add_nvlink(graph, spec.scale_up, place[0], name)
-    if spec.scale_out is not None:
-        _add_leaves(graph, spec.scale_up, spec.scale_out, places)
-        for place, name in zip(places, names, strict=True):
-            _add_nic(graph, spec.scale_out, place, name)
+    names = network.names
+    for node, (name, kind, domain) in enumerate(
+        zip(names, network.kinds.tolist(), network.domains.tolist(), strict=True)
+    ):
+        if node < network.num_chips:
+            graph.add_node(name, kind=KINDS[kind], domain=domain, index=node)
+        else:
+            graph.add_node(name, kind=KINDS[kind], domain=domain)
+    columns = zip(
+        network.ends.tolist(),
+        network.bytes_per_s.tolist(),
+        network.cables.tolist(),
+        network.tiers.tolist(),
+        network.scale_up.tolist(),
+        network.axes.tolist(),
+        strict=True,
+    )
+    graph.add_edges_from(
+        (
+            names[a],
+            names[b],
+            {
+                "bytes_per_s": rate,
+                "links": cables,
+                "tier": network.tier_names[tier],
+                "scale_up": inside,
+                "axis": AXES[axis] if axis >= 0 else "",
+            },
+        )
+        for (a, b), rate, cables, tier, inside, axis in columns
+    )
     return graph
-
-
-def _add_ici(
-    graph: nx.Graph[str], spec: MachineSpec, torus: Torus, names: dict[tuple[int, ...], str]
-) -> None:
-    axes = list(enumerate(zip(spec.shape, torus.wraps(spec.shape), strict=True)))
-    for place, name in names.items():
-        for axis, (length, ring) in axes:
-            step = place[axis] + 1
-            if step == length and not ring:
-                continue
-            graph.add_edge(
-                name,
-                names[(*place[:axis], step % length, *place[axis + 1 :])],
-                bytes_per_s=torus.link_bytes_per_s,
-                links=1,
-                latency_s=torus.hop_s,
-                tier=ICI,
-                axis=AXES[axis],
-            )
-
-
-def _add_nvlink(graph: nx.Graph[str], scale_up: SwitchDomain, domain: int, name: str) -> None:
-    for switch, links in enumerate(scale_up.links_per_switch):
-        node = f"{scale_up.unit[0]}{domain}/sw{switch}"
-        graph.add_node(node, kind="nvswitch")
-        graph.add_edge(
-            name,
-            node,
-            bytes_per_s=links * scale_up.link_bytes_per_s,
-            links=links,
-            # A message crosses two such edges.
-            latency_s=scale_up.latency.send_recv_s / 2,
-            tier=NVLINK,
-            axis="",
-        )
-
-
-def _add_leaves(
-    graph: nx.Graph[str], scale_up: SwitchDomain, fabric: Fabric, places: Places
-) -> None:
-    units = sorted({place[0] // fabric.domains_per_unit for place in places})
-    size = fabric_size(fabric, scale_up.chips, len(units))
-    for unit in units:
-        for leaf in range(fabric.leaves_per_unit):
-            node = f"su{unit}/leaf{leaf}"
-            graph.add_node(node, kind="leaf")
-            for spine in range(size.spines):
-                graph.add_node(f"spine{spine}", kind="spine")
-                graph.add_edge(
-                    node,
-                    f"spine{spine}",
-                    bytes_per_s=size.uplink_bytes_per_s / size.spines,
-                    links=1,
-                    latency_s=0.0,
-                    tier=LEAF_SPINE,
-                    axis="",
-                )
-
-
-def _add_nic(graph: nx.Graph[str], fabric: Fabric, place: tuple[int, ...], name: str) -> None:
-    unit, leaf = place[0] // fabric.domains_per_unit, place[1] % fabric.leaves_per_unit
-    nic = f"{name}/nic"
-    graph.add_node(nic, kind="nic")
-    # A message crosses two NICs: half of the fabric's latency at each.
-    for end, latency in ((name, 0.0), (f"su{unit}/leaf{leaf}", fabric.latency.send_recv_s / 2)):
-        graph.add_edge(
-            nic,
-            end,
-            bytes_per_s=fabric.nic_bytes_per_s,
-            links=1,
-            latency_s=latency,
-            tier=NIC,
-            axis="",
-        )

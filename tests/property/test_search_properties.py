@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from planner import DegreeLimits, Infeasible, Question, plan, verify
-from planner.catalog.machines import load_machine, resize
+from planner.catalog.machine_size import resize
+from planner.catalog.machines import load_machine
 from planner.catalog.model_config import load_model
 from planner.cost.routing import moe_layer_indices, moe_shape, uniform_loads
 from planner.cost.step import Setting

@@ -7,17 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.catalog.machines import load_machine, resize
-from planner.domain.hardware import Op, ideal
+from planner.catalog.machine_size import resize
+from planner.catalog.machines import load_machine
+from planner.domain.curves import Op
+from planner.domain.hardware import ideal
 from planner.topology.boxes import box_wraps, gather_load, worst_axis_load
 from planner.topology.build import build_topology
 from planner.topology.collectives import collective_rate, send_recv_rate
 from planner.topology.covers import cover_domains, level_pieces
+from planner.topology.graph_price import graph_load
 from planner.topology.groups import carve, group_shape, max_cells
-from planner.topology.loads import graph_rate
 
 NODE = load_machine("h100-hgx")
 POD = load_machine("tpu-v5e")
+
+
+def routed(topology, op, chips):
+    return graph_load(topology, op, [tuple(chips)]).s_per_byte
+
 
 sizes_of_nodes = st.lists(st.integers(0, 8), min_size=1, max_size=6).filter(any)
 slices = st.tuples(st.integers(1, 6), st.integers(1, 6))
@@ -130,7 +137,7 @@ def test_cells_of_a_torus(shape, size, unit):
 
 
 def box_of(topology, chips):
-    places = [topology.places[chip] for chip in chips]
+    places = [topology.coordinates[chip] for chip in chips]
     return tuple(max(axis) - min(axis) + 1 for axis in zip(*places, strict=True))
 
 
@@ -180,12 +187,18 @@ def test_more_bandwidth_is_never_slower(sizes, data, up, out, op):
     spec = topology.spec
     faster = replace(
         spec,
-        scale_up=replace(spec.scale_up, link_bytes_per_s=up * spec.scale_up.link_bytes_per_s),
+        scale_up=replace(
+            spec.scale_up,
+            levels=tuple(
+                replace(level, link_bytes_per_s=up * level.link_bytes_per_s)
+                for level in spec.scale_up.levels
+            ),
+        ),
         scale_out=replace(spec.scale_out, nic_bytes_per_s=out * spec.scale_out.nic_bytes_per_s),
     )
     shape = group_shape(topology, some_group(data, topology))
     before = collective_rate(topology, op, shape)
-    after = collective_rate(replace(topology, spec=faster), op, shape)
+    after = collective_rate(replace(topology, spec=faster, memo={}), op, shape)
     assert after.s_per_byte <= before.s_per_byte * (1 + 1e-12)
     assert after.latency_s == before.latency_s
 
@@ -195,7 +208,7 @@ def test_friction_never_helps(sizes, data, op):
     topology = uneven(sizes)
     shape = group_shape(topology, some_group(data, topology, least=1))
     real = collective_rate(topology, op, shape)
-    perfect = collective_rate(replace(topology, spec=ideal(topology.spec)), op, shape)
+    perfect = collective_rate(replace(topology, spec=ideal(topology.spec), memo={}), op, shape)
     assert perfect.s_per_byte <= real.s_per_byte
     assert perfect.latency_s == 0.0
     # friction may change which of two close links is the slower one, not that there is one
@@ -225,12 +238,9 @@ def test_all_to_all_agrees_with_the_routed_graph(sizes, data):
     if len(chips) < 2:
         return
     closed = collective_rate(topology, Op.ALL_TO_ALL, group_shape(topology, chips))
-    routed = graph_rate(topology, Op.ALL_TO_ALL, chips)
-    assert closed.s_per_byte == pytest.approx(routed.s_per_byte, rel=1e-9)
+    assert closed.s_per_byte == pytest.approx(routed(topology, Op.ALL_TO_ALL, chips), rel=1e-9)
     pair = send_recv_rate(topology, chips[0], chips[1])
-    assert pair.s_per_byte == pytest.approx(
-        graph_rate(topology, Op.SEND_RECV, chips[:2]).s_per_byte, rel=1e-9
-    )
+    assert pair.s_per_byte == pytest.approx(routed(topology, Op.SEND_RECV, chips[:2]), rel=1e-9)
 
 
 @settings(max_examples=25, deadline=None)
@@ -242,6 +252,4 @@ def test_all_to_all_agrees_with_the_routed_torus(shape, first, second):
     topology = build_topology(spec)
     everyone = range(topology.num_chips)
     closed = collective_rate(topology, Op.ALL_TO_ALL, group_shape(topology, everyone))
-    assert closed.s_per_byte == pytest.approx(
-        graph_rate(topology, Op.ALL_TO_ALL, everyone).s_per_byte, rel=1e-9
-    )
+    assert closed.s_per_byte == pytest.approx(routed(topology, Op.ALL_TO_ALL, everyone), rel=1e-9)

@@ -4,12 +4,12 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from planner.catalog.machines import load_machine, resize
+from planner.catalog.machine_size import resize
+from planner.catalog.machines import load_machine
 from planner.errors import SpecError
 from planner.topology.build import build_topology
 
@@ -68,10 +68,8 @@ def test_chips_that_cannot_be_left_out():
     spec = load_machine("h100-hgx")
     with pytest.raises(SpecError, match="chips 0 to 7"):
         build_topology(spec, without=[8])
-    with pytest.raises(SpecError, match="every chip"):
+    with pytest.raises(SpecError, match="no chip"):
         build_topology(spec, without=range(8))
-    with pytest.raises(SpecError, match="torus"):
-        build_topology(load_machine("tpu-v5e"), without=[0])
 
 
 def test_contention_counts_the_busy_ports():
@@ -89,7 +87,7 @@ def test_contention_counts_the_busy_ports():
 
 def test_graph_of_a_rack():
     graph = machine("gb200-nvl72").graph
-    assert kinds(graph) == {"chip": 72, "nvswitch": 18, "nic": 72, "leaf": 18, "spine": 9}
+    assert kinds(graph) == {"chip": 72, "switch": 18, "nic": 72, "leaf": 18, "spine": 9}
     # 72 x 18 links; two edges per NIC; 18 leaves x 9 spines
     assert tiers(graph) == {"nvlink": 1296, "nic": 144, "leaf-spine": 162}
     assert all(graph.degree(f"r0/sw{switch}") == 72 for switch in range(18))
@@ -98,7 +96,7 @@ def test_graph_of_a_rack():
 
 def test_graph_of_two_nodes():
     graph = machine("h100-hgx", nodes=2).graph
-    assert kinds(graph) == {"chip": 16, "nvswitch": 8, "nic": 16, "leaf": 8, "spine": 4}
+    assert kinds(graph) == {"chip": 16, "switch": 8, "nic": 16, "leaf": 8, "spine": 4}
     links = [graph.edges["n1/c4", f"n1/sw{switch}"]["links"] for switch in range(4)]
     assert links == [5, 4, 4, 5]
     # rail-optimised: NIC i of every node on leaf i
@@ -107,26 +105,15 @@ def test_graph_of_two_nodes():
     assert graph.edges["su0/leaf3", "spine0"]["bytes_per_s"] == pytest.approx(400e9)
 
 
-def test_latency_of_a_path_is_that_of_its_message():
-    topology = machine("h100-hgx", nodes=2)
-    graph, scale_up = topology.graph, topology.spec.scale_up
-    inside = (
-        graph.edges["n0/c0", "n0/sw0"]["latency_s"] + graph.edges["n0/sw0", "n0/c1"]["latency_s"]
-    )
-    assert inside == pytest.approx(scale_up.latency.send_recv_s)
-    path = ["n0/c0", "n0/c0/nic", "su0/leaf0", "n1/c0/nic", "n1/c0"]
-    across = sum(graph.edges[a, b]["latency_s"] for a, b in pairwise(path))
-    assert across == pytest.approx(topology.spec.scale_out.latency.send_recv_s)
-
-
 def test_graph_of_a_torus():
     pod = machine("tpu-v5e").graph
-    assert kinds(pod) == {"chip": 256}
-    assert {degree for _, degree in pod.degree()} == {4}
+    assert kinds(pod)["chip"] == 256
+    ici = [(a, b) for a, b, tier in pod.edges(data="tier") if tier == "ici"]
+    assert set(Counter(end for edge in ici for end in edge).values()) == {4}
     assert pod.edges["x15y3", "x0y3"]["axis"] == "x"
     assert pod.edges["x2y15", "x2y0"]["axis"] == "y"
     mesh = machine("tpu-v5e", shape=(4, 2)).graph
-    assert tiers(mesh) == {"ici": 10}
+    assert tiers(mesh)["ici"] == 10
     assert not mesh.has_edge("x0y0", "x3y0")
 
 
@@ -134,7 +121,7 @@ def test_the_graph_is_built_once_and_networkx_only_then():
     code = (
         "import sys\n"
         "from planner.catalog.machines import load_machine\n"
-        "from planner.domain.hardware import Op\n"
+        "from planner.domain.curves import Op\n"
         "from planner.topology.build import build_topology\n"
         "from planner.topology.collectives import collective_rate\n"
         "from planner.topology.groups import carve, group_shape\n"

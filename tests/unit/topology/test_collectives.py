@@ -4,11 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from planner.catalog.machines import load_machine, resize
-from planner.domain.hardware import Op, ideal
+from planner.catalog.machine_size import resize
+from planner.catalog.machines import load_machine
+from planner.domain.curves import Curve, Curves, Op
+from planner.domain.hardware import ideal
+from planner.errors import SpecError
 from planner.topology.build import build_topology
-from planner.topology.collectives import FREE, CollectiveRate, collective_rate, send_recv_rate
+from planner.topology.collectives import collective_cost, collective_rate, send_recv_rate
+from planner.topology.graph_price import graph_load
 from planner.topology.groups import GroupShape, group_shape
+from planner.topology.rate import FREE, CollectiveRate
 
 
 def perfect(name, **size):
@@ -95,21 +100,117 @@ def test_hierarchical_forms_across_nodes():
     assert rate.link == "nic"
 
 
+def curves(derate=1.0, fill_us=0.0, **latencies_us):
+    """Curves of given ``(base, step)`` microseconds by operation; zero for the others."""
+    listed = tuple(
+        (op, Curve(base_s=base * 1e-6, step_s=step * 1e-6, fill_s=fill_us * 1e-6, derate=derate))
+        for op, (base, step) in latencies_us.items()
+    )
+    rest = Curve(base_s=0.0, step_s=0.0, fill_s=fill_us * 1e-6, derate=derate)
+    return Curves(default=rest, listed=listed)
+
+
+def with_curves(topology, inside, outside=None):
+    spec = topology.spec
+    fabric = spec.scale_out
+    if outside is not None:
+        fabric = replace(fabric, curves=outside)
+    scale_up = replace(spec.scale_up, curves=inside)
+    return build_topology(replace(spec, scale_up=scale_up, scale_out=fabric))
+
+
 def test_latencies_of_the_levels_add_up():
-    # H100: reduce-scatter 10.3 + all-reduce across 22.8 + all-gather 10.6 us
-    topology = build_topology(resize(load_machine("h100-hgx"), nodes=2))
+    # Inside a node of eight: reduce_scatter and all_gather 5 + 7 x 0.5 us. Between two nodes:
+    # all_reduce 6 + 2 x 1 x 3, all_gather 7 + 1 x 2, all_to_all 20 + 1 us.
+    topology = with_curves(
+        perfect("h100-hgx", nodes=2),
+        curves(reduce_scatter=(5, 0.5), all_gather=(5, 0.5), all_to_all=(9, 1)),
+        curves(all_reduce=(6, 3), all_gather=(7, 2), reduce_scatter=(7, 2), all_to_all=(20, 1)),
+    )
 
     def latency_us(op, chips):
         return collective_rate(topology, op, group_shape(topology, chips)).latency_s * 1e6
 
-    assert latency_us(Op.ALL_REDUCE, range(16)) == pytest.approx(10.3 + 22.8 + 10.6)
-    assert latency_us(Op.ALL_GATHER, range(16)) == pytest.approx(14.7 + 10.6)
-    assert latency_us(Op.REDUCE_SCATTER, range(16)) == pytest.approx(14.7 + 10.3)
+    assert latency_us(Op.ALL_REDUCE, range(16)) == pytest.approx(8.5 + 12 + 8.5)
+    assert latency_us(Op.ALL_GATHER, range(16)) == pytest.approx(9 + 8.5)
+    assert latency_us(Op.REDUCE_SCATTER, range(16)) == pytest.approx(9 + 8.5)
     # one chip per node: nothing happens inside
-    assert latency_us(Op.ALL_REDUCE, (0, 8)) == pytest.approx(22.8)
-    # an all-to-all is one kernel over both tiers
-    assert latency_us(Op.ALL_TO_ALL, range(16)) == pytest.approx(24)
-    assert latency_us(Op.ALL_TO_ALL, range(8)) == pytest.approx(13)
+    assert latency_us(Op.ALL_REDUCE, (0, 8)) == pytest.approx(12)
+    # an all-to-all is one kernel over both tiers; dispatch is one where not listed
+    assert latency_us(Op.ALL_TO_ALL, range(16)) == pytest.approx(21)
+    assert latency_us(Op.DISPATCH, range(16)) == pytest.approx(21)
+    assert latency_us(Op.ALL_TO_ALL, range(8)) == pytest.approx(10)
+
+
+def test_steps_of_rings_and_trees():
+    # Rings pass n - 1 shards; a tree of eight is three levels deep, up and down for the sum.
+    topology = with_curves(perfect("h100-hgx"), curves(all_gather=(0, 1), all_reduce=(0, 1)))
+
+    def steps(op, size):
+        return collective_rate(topology, op, group_shape(topology, range(size))).latency_s * 1e6
+
+    assert [steps(Op.ALL_GATHER, n) for n in (2, 4, 8)] == pytest.approx([1, 3, 7])
+    assert [steps(Op.ALL_REDUCE, n) for n in (2, 4, 5, 8)] == pytest.approx([2, 4, 6, 6])
+
+
+def test_the_ramp_of_a_message():
+    # x = 8 / 8... of 8 MB over 450 GB/s at 0.8: 7 MB / 360e9 = 19.44 us. Chunks of fixed cost
+    # 4 us: 10 + 2 x 7 + 19.44 + 2 sqrt(4 x 19.44) = 61.08 us.
+    topology = with_curves(perfect("h100-hgx"), curves(0.8, 4, all_gather=(10, 2)))
+    cost = collective_cost(topology, Op.ALL_GATHER, range(8), 8e6)
+    assert cost.latency_s == pytest.approx(24e-6)
+    assert cost.wire_s == pytest.approx(7e6 / 360e9)
+    assert cost.fill_s == pytest.approx(2 * (4e-6 * 7e6 / 360e9) ** 0.5)
+    assert cost.seconds == pytest.approx(24e-6 + 19.444e-6 + 17.638e-6, rel=1e-4)
+    # the best number of chunks: no other k is cheaper than k x fill + x / k
+    x, fill = 7e6 / 360e9, 4e-6
+    assert cost.fill_s <= min(k * fill + x / k for k in range(1, 20))
+
+
+def test_switches_that_add_up():
+    # Rings send 2 x 7 / 8 of the buffer, NVLS one copy: V / W. Its latency is higher, so the
+    # library switches over where 20 + V / W = 5 + 1.75 V / W: V = 20e-6 W = 9 MB.
+    inside = curves(all_reduce=(5, 0), in_network_all_reduce=(20, 0), fused_all_reduce=(1, 0))
+    topology = with_curves(perfect("h100-hgx"), inside)
+    small, large = (
+        collective_cost(topology, Op.ALL_REDUCE, range(8), size) for size in (8.9e6, 9.1e6)
+    )
+    assert (small.algorithm, large.algorithm) == ("library", "in_network")
+    assert large.wire_s == pytest.approx(9.1e6 / 450e9)
+    fused = collective_cost(topology, Op.ALL_REDUCE, range(8), 9e6, "fused")
+    assert fused.seconds == pytest.approx(1e-6 + 1.75 * 9e6 / 450e9)
+    # two nodes have no common switch that adds up
+    two = with_curves(perfect("h100-hgx", nodes=2), inside)
+    with pytest.raises(SpecError, match="no in_network form"):
+        collective_cost(two, Op.ALL_REDUCE, range(16), 1e6, "in_network")
+
+
+def test_flat_and_hierarchical_gathers():
+    # Four nodes of eight. Flat: each NIC carries the 24 shards of other nodes, V x 24 / 32 / w.
+    # Hierarchical: its lane's three, V x 3 / 32 / w.
+    topology = with_nic(perfect("h100-hgx", nodes=4), 1e9)
+    flat = collective_cost(topology, Op.ALL_GATHER, range(32), 1e9, "flat")
+    lanes = collective_cost(topology, Op.ALL_GATHER, range(32), 1e9, "hierarchical")
+    assert flat.seconds == pytest.approx(24 / 32)
+    assert lanes.seconds == pytest.approx(3 / 32)
+    assert collective_cost(topology, Op.ALL_GATHER, range(32), 1e9) == lanes
+    twice = collective_cost(topology, Op.ALL_REDUCE, range(32), 1e9, "flat")
+    assert twice.seconds == pytest.approx(2 * flat.seconds)
+
+
+def test_groups_at_the_same_time_share_a_nic():
+    # Two chips share each NIC of a V100 node: alone, a pair of chips of two nodes has it for
+    # itself on the graph; with its neighbours at work it has half.
+    topology = perfect("v100-dgx", nodes=2)
+    alone = graph_load(topology, Op.ALL_TO_ALL, [(0, 8)])
+    both = graph_load(topology, Op.ALL_TO_ALL, [(0, 8), (1, 9)])
+    assert alone.s_per_byte == pytest.approx(0.5 / 12.5e9)
+    assert both.s_per_byte == pytest.approx(2 * alone.s_per_byte)
+    cost = collective_cost(topology, Op.ALL_TO_ALL, (0, 8), 1e9, others=[(1, 9)])
+    assert cost.wire_s == pytest.approx(1 / 12.5)
+    # a group of another place does not matter
+    apart = graph_load(topology, Op.ALL_TO_ALL, [(0, 8), (2, 10)])
+    assert apart.s_per_byte == pytest.approx(alone.s_per_byte)
 
 
 def test_one_chip_needs_no_network():
@@ -121,14 +222,18 @@ def test_one_chip_needs_no_network():
 
 
 def test_hops_of_a_pipeline():
-    topology = build_topology(resize(load_machine("gb200-nvl72"), racks=2))
+    topology = with_curves(
+        perfect("gb200-nvl72", racks=2),
+        curves(0.75, send_recv=(8, 2)),
+        curves(0.9, send_recv=(9, 0)),
+    )
     inside, across = (send_recv_rate(topology, 0, chip) for chip in (71, 72))
     # 900e9 x 0.75 and 50e9 x 0.9
     assert inside == CollectiveRate(
-        latency_s=pytest.approx(10.2e-6), s_per_byte=pytest.approx(1 / 675e9), link="nvlink"
+        latency_s=pytest.approx(10e-6), s_per_byte=pytest.approx(1 / 675e9), link="nvlink"
     )
     assert across == CollectiveRate(
-        latency_s=pytest.approx(9.3e-6), s_per_byte=pytest.approx(1 / 45e9), link="nic"
+        latency_s=pytest.approx(9e-6), s_per_byte=pytest.approx(1 / 45e9), link="nic"
     )
 
 
@@ -171,17 +276,30 @@ def test_mesh_gathers_over_both_links_of_its_corner():
 
 
 def test_torus_latency_counts_hops():
-    # 16 x 16 rings: 8 hops each way; a 4 x 2 mesh: 3 + 1. One microsecond per hop.
+    # 16 x 16 rings: 8 hops each way; a 4 x 2 mesh: 3 + 1. 5 us and one per hop.
     spec = load_machine("tpu-v5e")
+    hop = Curve(base_s=5e-6, step_s=1e-6, fill_s=0.0, derate=0.9)
+    spec = replace(spec, scale_up=replace(spec.scale_up, curves=Curves(default=hop)))
     pod = build_topology(spec)
-    assert whole(pod, Op.ALL_TO_ALL).latency_s == pytest.approx(16e-6)
-    assert whole(pod, Op.ALL_REDUCE).latency_s == pytest.approx(32e-6)
+    assert whole(pod, Op.ALL_TO_ALL).latency_s == pytest.approx(21e-6)
+    assert whole(pod, Op.ALL_REDUCE).latency_s == pytest.approx(37e-6)
     mesh = build_topology(resize(spec, shape=(4, 2)))
-    assert whole(mesh, Op.ALL_GATHER).latency_s == pytest.approx(4e-6)
+    assert whole(mesh, Op.ALL_GATHER).latency_s == pytest.approx(9e-6)
     # around the ring: x0 and x15 are neighbours in the pod, not in a slice of 8
-    assert send_recv_rate(pod, 0, 15).latency_s == pytest.approx(1e-6)
+    assert send_recv_rate(pod, 0, 15).latency_s == pytest.approx(6e-6)
     short = build_topology(resize(spec, shape=(8, 8)))
-    assert send_recv_rate(short, 0, 7).latency_s == pytest.approx(7e-6)
+    assert send_recv_rate(short, 0, 7).latency_s == pytest.approx(12e-6)
+
+
+def test_axes_of_unequal_links():
+    # Trainium2 UltraServer: rings of 128, 128 and 64 GB/s. An all-to-all loads every ring
+    # alike (h = 1/2 for four chips): the slow axis decides, V / 2 / 64e9. A gather receives
+    # over all six links, V / (2 x 128 + 2 x 128 + 2 x 64 = 640e9).
+    topology = build_topology(ideal(resize(load_machine("trn2"), shape=(4, 4, 4))))
+    assert whole(topology, Op.ALL_TO_ALL).s_per_byte == pytest.approx(1 / 2 / 64e9)
+    assert whole(topology, Op.ALL_GATHER).s_per_byte == pytest.approx(1 / 640e9)
+    along_z = group_shape(topology, (0, 16))
+    assert collective_rate(topology, Op.SEND_RECV, along_z).s_per_byte == pytest.approx(1 / 64e9)
 
 
 def test_interleaved_groups_share_the_links_of_their_box():
@@ -212,8 +330,8 @@ def test_the_smallest_piece_has_the_fewest_nics():
 
 
 def test_groups_over_two_scalable_units_climb_to_the_spines():
-    # 33 nodes, the last one alone in its unit; leaves 4:1 oversubscribed
-    spec = ideal(resize(load_machine("h100-hgx"), nodes=33))
+    # 64 nodes in two units; leaves 4:1 oversubscribed
+    spec = ideal(resize(load_machine("h100-hgx"), nodes=64))
     fabric = replace(spec.scale_out, oversubscription=4.0)
     topology = build_topology(replace(spec, scale_out=fabric))
     near = collective_rate(topology, Op.ALL_REDUCE, group_shape(topology, (0, 8)))

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from planner.catalog.machines import load_machine, resize
+from planner.catalog.machine_size import resize
+from planner.catalog.machines import load_machine
 from planner.topology.boxes import axis_load, choose_boxes, factor_boxes, gather_load, snake
 from planner.topology.build import build_topology
 from planner.topology.covers import cover_domains, level_pieces
@@ -145,7 +146,7 @@ def test_most_cells_come_before_good_ones():
 
 def test_consecutive_cells_are_neighbours():
     topology = slice_of(8, 8)
-    corners = [topology.places[cell.chips[0]] for cell in carve(topology, 4, 4)]
+    corners = [topology.coordinates[cell.chips[0]] for cell in carve(topology, 4, 4)]
     for (x, y), (after_x, after_y) in pairwise(corners):
         assert abs(x - after_x) + abs(y - after_y) == 2
 
