@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from planner.catalog.loads import load_matrix
 from planner.catalog.machine_size import sized
 from planner.catalog.machines import load_machine, machine_facts, machine_names
 from planner.domain.curves import Op
@@ -14,12 +17,19 @@ from planner.topology.checks import listed, warnings
 from planner.topology.collectives import CollectiveCost, collective_cost
 from planner.topology.graph import Topology
 from planner.topology.losses import Losses, losses, whole
+from planner.topology.matrix_price import matrix_cost
 from planner.topology.optimum import with_optimum
 from planner.topology.selection import chips_by_name, chips_by_number, groups_alike
 from planner.topology.summary import TopologySummary, summarise
 from planner.units import GIB, MIB, format_integer
 
 OWN = "given in "  # what the catalogue writes as the source of a user's own numbers
+NODE_NAMES = {
+    "nic": "NIC",
+    "leaf": "leaf switch",
+    "spine": "spine switch",
+    "core": "core switch",
+}
 # 8 KiB to 1 GiB, four times as much each, and the end.
 SIZES = (*(MIB / 128 * 4.0**step for step in range(9)), GIB)
 
@@ -68,6 +78,8 @@ class Collective:
         Chips by number or by name; all of the machine where both are absent.
     concurrent : bool
         Whether the rest of the machine does the same in groups that look alike.
+    matrix : str, optional
+        File of the bytes from chip to chip, instead of ``num_bytes``.
     """
 
     op: Op
@@ -76,6 +88,7 @@ class Collective:
     group: str | None = None
     concurrent: bool = False
     algorithm: str = "auto"
+    matrix: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,19 +198,20 @@ def check_machine(path: str) -> FileVerdict:
     )
 
 
+def _counted(count: int, name: str) -> str:
+    ending = "" if count == 1 else "es" if name.endswith("ch") else "s"
+    return f"{format_integer(count)} {name}{ending}"
+
+
 def _size_line(summary: TopologySummary) -> str:
-    counts = [
-        f"{format_integer(kind.chips)} {kind.name} chip{'s' * (kind.chips > 1)}"
-        for kind in summary.chips
-    ]
+    counts = [_counted(kind.chips, f"{kind.name} chip") for kind in summary.chips]
     counts += [
-        f"{format_integer(node.count)} {'NIC' if node.kind == 'nic' else node.kind}"
-        + ("es" if node.kind.endswith("ch") else "s" if node.kind != "leaf" else " switches")
+        _counted(node.count, NODE_NAMES.get(node.kind, node.kind))
         for node in summary.nodes
         if node.kind != "chip"
     ]
-    links = sum(tier.links for tier in summary.tiers)
-    return f"valid: {summary.name}, {summary.size}: {', '.join(counts)}, {links:,} links"
+    counts.append(_counted(sum(tier.links for tier in summary.tiers), "link"))
+    return f"valid: {summary.name}, {summary.size}: {', '.join(counts)}"
 
 
 def _source_line(spec: MachineSpec) -> str:
@@ -241,19 +255,25 @@ def collective_prices(machine: str, sizing: Sizing, question: Collective) -> Col
             "write for example --chips 0,8",
         )
     others = groups_alike(topology.num_chips, chips) if question.concurrent else ()
-    sizes = SIZES if question.num_bytes is None else (question.num_bytes,)
+    if question.matrix is not None:
+        table = np.array(load_matrix(question.matrix), dtype=float)
+        costs = [matrix_cost(topology, chips, table, question.op)]
+    else:
+        sizes = SIZES if question.num_bytes is None else (question.num_bytes,)
+        algorithm = question.algorithm
+        costs = [
+            with_optimum(
+                topology,
+                collective_cost(topology, question.op, chips, size, algorithm, others),
+                chips,
+                others,
+            )
+            for size in sizes
+        ]
     return CollectivePrices(
         machine=topology.spec.name,
         size=topology.spec.size_text,
         chips=tuple(topology.chip_names[chip] for chip in chips),
         others=len(others),
-        costs=tuple(
-            with_optimum(
-                topology,
-                collective_cost(topology, question.op, chips, size, question.algorithm, others),
-                chips,
-                others,
-            )
-            for size in sizes
-        ),
+        costs=tuple(costs),
     )

@@ -1,4 +1,4 @@
-"""Routing loads: a table of how many tokens each expert of each MoE layer received."""
+"""Tables of numbers from files: tokens of each expert, bytes between chips."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import msgspec
 from planner.errors import CatalogError, SpecError
 
 Rows = tuple[tuple[float, ...], ...]
+_MATRIX = "write [[bytes from chip 0 to chip 0, to chip 1, ...], one row per sender]"
 _EXAMPLE = "write [[count of expert 0, expert 1, ...], one row per MoE layer]"
 
 
-def _read(path: str) -> list[list[float]]:
+def _read(path: str, example: str) -> list[list[float]]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -25,8 +26,32 @@ def _read(path: str) -> list[list[float]]:
         return msgspec.json.decode(data, type=list[list[float]])
     except (msgspec.DecodeError, ValueError) as error:
         raise CatalogError(
-            f"is not a table of numbers: {error}", file=path, remedy=_EXAMPLE
+            f"is not a table of numbers: {error}", file=path, remedy=example
         ) from None
+
+
+def load_matrix(path: str) -> list[list[float]]:
+    """Read a JSON or CSV table of bytes, one row per sender and one column per receiver.
+
+    Raises
+    ------
+    CatalogError
+        The file is missing, malformed, not square, or has numbers that are not bytes.
+    """
+    table = _read(path, _MATRIX)
+    for index, row in enumerate(table):
+        if len(row) != len(table):
+            raise CatalogError(
+                f"has {len(table)} rows, this one has {len(row)} numbers",
+                file=path,
+                field=f"[{index}]",
+                remedy=_MATRIX,
+            )
+        if not all(math.isfinite(value) and value >= 0 for value in row):
+            raise CatalogError(
+                "needs finite numbers of bytes, none negative", file=path, field=f"[{index}]"
+            )
+    return table
 
 
 def load_routing(path: str | None, shape: tuple[int, int] | None, num_layers: int) -> Rows | None:
@@ -52,7 +77,7 @@ def load_routing(path: str | None, shape: tuple[int, int] | None, num_layers: in
     if shape is None:
         raise SpecError("--loads: this model has no experts", "leave --loads out")
     num_experts, top_k = shape
-    table = _read(path)
+    table = _read(path, _EXAMPLE)
     if len(table) != num_layers or any(len(row) != num_experts for row in table):
         widths = sorted({len(row) for row in table})
         raise CatalogError(

@@ -26,8 +26,8 @@ from planner.errors import DisconnectedError
 from planner.search.strategies import Strategies, unit_of
 from planner.topology.collectives import send_recv_rate
 from planner.topology.graph import Topology
-from planner.topology.graph_price import out_rate
 from planner.topology.groups import Cell, GroupShape, carve, group_shape, healthy_shape
+from planner.topology.soundness import leaving_chips
 
 Cells = tuple[tuple[tuple[int, ...], ...], ...]
 
@@ -97,8 +97,8 @@ class MeshMapper:
         inside = sum(float(rate.s_per_byte) for rate in rates.values())
         if degrees.pp == 1 or len(self.topology.domains) == 1:
             return inside, 0.0
-        slowest = min(out_rate(self.topology, chip) for chip in cell.chips)
-        return inside, math.inf if slowest == 0 else 1 / slowest
+        ways_out = {chip for domain in leaving_chips(self.topology) for chip in domain}
+        return inside, float(sum(chip not in ways_out for chip in cell.chips))
 
     def _cell_rates(self, cell: Cell, degrees: Degrees) -> dict[tuple[str, Op], LinkRate]:
         """Slowest price of every collective within one cell; infinite where it is cut apart."""

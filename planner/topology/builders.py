@@ -183,7 +183,8 @@ def _add_torus(draft: _Draft, spec: MachineSpec, torus: Torus, chips: Ints) -> N
         steps = length if ring else length - 1
         here = np.take(grid, range(steps), axis=along)
         there = np.take(grid, [(step + 1) % length for step in range(steps)], axis=along)
-        draft.add_links(here, there, _Kind(rate=torus.link_bytes_per_s[axis], tier=torus.tier, axis=axis))
+        rate = torus.link_bytes_per_s[axis]
+        draft.add_links(here, there, _Kind(rate=rate, tier=torus.tier, axis=axis))
 
 
 def _add_switches(draft: _Draft, spec: MachineSpec, domain: SwitchDomain, chips: Ints) -> None:
@@ -200,13 +201,9 @@ def _add_switches(draft: _Draft, spec: MachineSpec, domain: SwitchDomain, chips:
                 for run in range(runs)
             ]
             nodes = draft.add_nodes(SWITCH, np.repeat(np.arange(count), runs), names)
-            draft.add_links(
-                chips,
-                np.repeat(nodes, span),
-                _Kind(
-                    rate=links * level.link_bytes_per_s, tier=domain.tier, cables=links, hops=rank + 1
-                ),
-            )
+            rate = links * level.link_bytes_per_s
+            kind = _Kind(rate=rate, tier=domain.tier, cables=links, hops=rank + 1)
+            draft.add_links(chips, np.repeat(nodes, span), kind)
             twins = nodes.reshape(count, runs)
             trunk = _Kind(
                 rate=domain.trunk_links * level.link_bytes_per_s,

@@ -20,18 +20,22 @@ Decisions
   bound of those lengths (:mod:`planner.topology.lengths`), which holds for any lengths: a
   solver's tolerance cannot turn the bound into a wrong one. On scopes of moderate size
   the bound takes the distances of all pairs, so that it does not lean on symmetry either.
+* Classes that are no orbits make the folded program too kind (its capacity rows average over
+  links that differ): still a bound, but below the optimum. Where the classes show that they
+  are no orbits, a small scope is solved unfolded, and a large one is not called optimal.
 * Where the program would be too large, lengths are guessed from the links that are busiest
-  under shortest-path routing; the bound then may be below the optimum.
+  under shortest-path routing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from planner.topology.digraph import add_up
 from planner.topology.lengths import bound_of_all, bound_of_classes, egress_bound
 from planner.topology.network import Bools, Floats, Ints, Network
 from planner.topology.quotient import Symmetry, View, find_symmetry
@@ -42,6 +46,8 @@ from planner.topology.traffic import Exchange
 Method = Literal["none", "flow-lp", "length-bound", "egress"]
 
 _MAX_VARIABLES = 30_000  # about two seconds in GLOP
+_MAX_UNFOLDED = 6_000  # about a tenth of a second
+_AGREE = 1e-6  # relative difference of primal and dual that GLOP's tolerances explain
 _ALL_PAIRS_WORK = 2_000_000  # chips x arcs up to which the distances of all pairs are cheap
 _DIRECT_WORK = 30_000_000  # the same where chips forward, and symmetry is least certain
 _LENGTH_WORK = 500_000_000  # beyond this no distances are computed at all
@@ -56,12 +62,15 @@ class FlowBound:
     seconds : float
         At the derates asked for.
     method : str
-        ``flow-lp``: the bandwidth optimum. ``length-bound``, ``egress``: a bound that may
-        be below it. ``none``: nothing is sent.
+        ``flow-lp``: from the linear program. ``length-bound``, ``egress``: from guesses.
+        ``none``: nothing is sent.
     tiers : tuple of str
         Classes of the links that limit it.
     links : tuple of int
         Those links.
+    optimal : bool
+        Whether some routing takes no longer: the program was solved, and nothing shows that
+        its classes are no orbits. Otherwise the optimum may be above.
     all_pairs : bool
         Whether the bound was computed from all pairs of chips; otherwise from one chip of
         each class, and holds where classes are orbits.
@@ -71,6 +80,7 @@ class FlowBound:
     method: Method
     tiers: tuple[str, ...]
     links: tuple[int, ...]
+    optimal: bool
     all_pairs: bool
 
 
@@ -82,6 +92,17 @@ class _ScopeBound:
     method: Method
     links: Ints
     all_pairs: bool
+    optimal: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Program:
+    """A solved program: its objective, and the dual price of each class of arcs."""
+
+    symmetry: Symmetry
+    seconds: float
+    prices: Floats
+    orbits: bool
 
 
 def _merge(view: View, symmetry: Symmetry) -> tuple[Ints, Ints, Ints]:
@@ -99,55 +120,81 @@ def _merge(view: View, symmetry: Symmetry) -> tuple[Ints, Ints, Ints]:
     return tail, head, arc_class
 
 
-def _prices(symmetry: Symmetry) -> Floats | None:
-    """Dual price of each class of arcs; None where the program is too large."""
+def _add_capacity(solver: Any, time: Any, classes: Ints, capacity: Floats) -> dict[int, Any]:
+    """Sum over sources of flow[s, a] - T * rate[a] <= 0, without the flows as yet."""
+    rows = {}
+    for index in classes.tolist():
+        rows[index] = solver.Constraint(-solver.infinity(), 0.0)
+        rows[index].SetCoefficient(time, -float(capacity[index]))
+    return rows
+
+
+def _add_flows(solver: Any, rows: dict[int, Any], view: View, arcs: tuple[Ints, ...]) -> None:
+    """What arrives minus what leaves is bytes[s, v], at every state but the source's.
+
+    Flows are those of all sources of the class together, so that coefficients stay 1.
+    """
+    wanted = np.zeros(view.graph.num_states)
+    wanted[view.takers] = view.partners * view.weight
+    states = {
+        state: solver.Constraint(float(wanted[state]), float(wanted[state]))
+        for state in np.unique(np.concatenate(arcs[:2])).tolist()
+        if state != view.own_sender
+    }
+    for tail, head, index in zip(*(column.tolist() for column in arcs), strict=True):
+        flow = solver.NumVar(0.0, solver.infinity(), "")
+        rows[index].SetCoefficient(flow, 1.0)
+        if tail != head:
+            states[head].SetCoefficient(flow, 1.0)
+            if tail in states:
+                states[tail].SetCoefficient(flow, -1.0)
+
+
+def _solve(symmetry: Symmetry) -> _Program | None:
+    """Solve the program of a scope; None where it is too large."""
     from ortools.linear_solver import pywraplp
 
+    scope = symmetry.scope
+    groups = scope.groups[scope.talkers]
+    orbits = not scope.direct.any() or bool((groups == groups[0]).all())
     merged = []
     size = 0
     for view in symmetry.views():
         _ = view.hop_distances  # raises where chips are not connected
-        merged.append(_merge(view, symmetry))
-        size += len(merged[-1][0])
+        orbits = orbits and not view.arcs_differ
+        merged.append((view, _merge(view, symmetry)))
+        size += len(merged[-1][1][0])
         if size > _MAX_VARIABLES:
             return None
-    scope = symmetry.scope
     unit = float(scope.rates.max())
-    capacity = np.bincount(
-        symmetry.arc_class,
-        weights=np.repeat(scope.rates, 2) / unit,
-        minlength=len(symmetry.class_size),
-    )
+    num_classes = len(symmetry.class_size)
+    capacity = add_up(symmetry.arc_class, np.repeat(scope.rates, 2) / unit, num_classes)
+    used = np.unique(np.concatenate([arcs[2] for _, arcs in merged]))
     solver = pywraplp.Solver.CreateSolver("GLOP")
-    infinity = solver.infinity()
-    time = solver.NumVar(0.0, infinity, "")
+    time = solver.NumVar(0.0, solver.infinity(), "")
     solver.Minimize(time)
-    rows = {}
-    for index in np.unique(np.concatenate([arcs for _, _, arcs in merged])).tolist():
-        rows[index] = solver.Constraint(-infinity, 0.0)
-        rows[index].SetCoefficient(time, -float(capacity[index]))
-    for view, (tails, heads, arcs) in zip(symmetry.views(), merged, strict=True):
-        # Bytes of all sources of the class, so that coefficients stay 1.
-        wanted = np.zeros(view.graph.num_states)
-        wanted[view.takers] = view.partners * view.weight
-        nodes = {
-            state: solver.Constraint(float(wanted[state]), float(wanted[state]))
-            for state in np.unique(np.concatenate((tails, heads))).tolist()
-            if state != view.own_sender
-        }
-        for tail, head, arc in zip(tails.tolist(), heads.tolist(), arcs.tolist(), strict=True):
-            flow = solver.NumVar(0.0, infinity, "")
-            rows[arc].SetCoefficient(flow, 1.0)
-            if tail != head:
-                nodes[head].SetCoefficient(flow, 1.0)
-                if tail in nodes:
-                    nodes[tail].SetCoefficient(flow, -1.0)
+    rows = _add_capacity(solver, time, used, capacity)
+    for view, arcs in merged:
+        _add_flows(solver, rows, view, arcs)
     if solver.Solve() != pywraplp.Solver.OPTIMAL:
         return None
-    prices = np.zeros(len(capacity))
+    prices = np.zeros(num_classes)
     for index, row in rows.items():
         prices[index] = max(0.0, -row.dual_value())
-    return prices
+    prices[prices < 1e-9 * prices.max()] = 0.0
+    return _Program(
+        symmetry=symmetry, seconds=time.solution_value() / unit, prices=prices, orbits=orbits
+    )
+
+
+def _solve_scope(scope: Scope) -> _Program | None:
+    """Folded, or not where it is small and its classes are no orbits."""
+    program = _solve(find_symmetry(scope))
+    small = len(scope.talkers) * 2 * scope.num_links <= _MAX_UNFOLDED
+    if program is None or program.orbits or not small:
+        return program
+    unfolded = _solve(find_symmetry(scope, folded=False))
+    return None if unfolded is None else replace(unfolded, orbits=True)
 
 
 def _guesses(scope: Scope) -> list[Floats]:
@@ -175,27 +222,30 @@ def _from_lengths(scope: Scope, lengths: Floats, method: Method) -> _ScopeBound:
 def _scope_bound(scope: Scope) -> _ScopeBound:
     seconds, links = egress_bound(scope)
     egress = _ScopeBound(seconds=seconds, method="egress", links=links, all_pairs=True)
-    symmetry = find_symmetry(scope)
-    prices = _prices(symmetry)
+    program = _solve_scope(scope)
     work = len(scope.talkers) * 2 * scope.num_links
-    if prices is None:
+    if program is None:
         if work > _LENGTH_WORK:
             return egress
         found = [_from_lengths(scope, some, "length-bound") for some in _guesses(scope)]
         return max([egress, *found], key=lambda bound: bound.seconds)
-    prices[prices < 1e-9 * prices.max()] = 0.0
-    lengths = prices[symmetry.arc_class]
+    lengths = program.prices[program.symmetry.arc_class]
     if work <= (_DIRECT_WORK if scope.direct.any() else _ALL_PAIRS_WORK):
         bound = _from_lengths(scope, lengths, "flow-lp")
     else:
         bound = _ScopeBound(
-            seconds=bound_of_classes(symmetry, lengths),
+            seconds=bound_of_classes(program.symmetry, lengths),
             method="flow-lp",
             links=np.flatnonzero(lengths.reshape(-1, 2).any(axis=1)),
             all_pairs=False,
         )
+    agree = abs(bound.seconds - program.seconds) <= _AGREE * program.seconds
     # The optimum is never below the egress bound: only rounding says so.
-    return replace(bound, seconds=max(bound.seconds, egress.seconds))
+    return replace(
+        bound,
+        seconds=max(bound.seconds, egress.seconds),
+        optimal=program.orbits and agree,
+    )
 
 
 def flow_bound(
@@ -227,7 +277,7 @@ def flow_bound(
     bounds = [(part.scope, inside_derate) for part in scopes.inside]
     if scopes.outside is not None:
         bounds.append((scopes.outside, outside_derate))
-    best = FlowBound(seconds=0.0, method="none", tiers=(), links=(), all_pairs=True)
+    best = FlowBound(seconds=0.0, method="none", tiers=(), links=(), optimal=True, all_pairs=True)
     for scope, derate in bounds:
         bound = _scope_bound(scope)
         seconds = exchange.bytes_per_pair * bound.seconds / derate
@@ -239,6 +289,7 @@ def flow_bound(
                 method=bound.method,
                 tiers=tuple(network.tier_names[int(tier)] for tier in tiers),
                 links=tuple(links.tolist()),
+                optimal=bound.optimal,
                 all_pairs=bound.all_pairs,
             )
     return best

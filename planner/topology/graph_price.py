@@ -323,19 +323,6 @@ def graph_load(topology: Topology, op: Op, groups: Groups) -> Load:
     return replace(slowest, hops=longest_path(topology, groups[0]))
 
 
-def out_rate(topology: Topology, chip: int) -> float:
-    """Nameplate bandwidth of a chip into the fabric, bytes/s; 0 when its NICs are gone."""
-    found = topology.memo.get(out_rate)
-    if not isinstance(found, np.ndarray):
-        network = topology.network
-        found = np.zeros(network.num_nodes)
-        outward = ~network.scale_up
-        for end in (0, 1):
-            np.add.at(found, network.ends[outward, end], network.bytes_per_s[outward])
-        topology.memo[out_rate] = found
-    return float(found[chip])
-
-
 def longest_path(topology: Topology, group: Sequence[int]) -> int:
     """Hops over links between chips from the first chip of a group to its farthest."""
     neighbours = _direct_neighbours(topology)

@@ -22,7 +22,7 @@ from planner.topology.boxes import Box, box_wraps, choose_boxes, snake, tile
 from planner.topology.builders import torus_places
 from planner.topology.covers import cover_domains, level_pieces
 from planner.topology.graph import Topology
-from planner.topology.soundness import is_sound
+from planner.topology.soundness import is_sound, leaving_chips
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,8 +225,8 @@ def _switch_rates(topology: Topology) -> list[tuple[tuple[int, float], ...]]:
     return result
 
 
-def _capacities(topology: Topology, unit: int) -> list[int]:
-    return [len(domain) // unit for domain in topology.domains]
+def _capacities(domains: Sequence[Sequence[int]], unit: int) -> list[int]:
+    return [len(domain) // unit for domain in domains]
 
 
 def _is_possible(topology: Topology, size: int, unit: int) -> bool:
@@ -239,10 +239,11 @@ def max_cells(topology: Topology, size: int, unit: int) -> int:
         return 0
     if topology.is_torus:
         return _count_boxes(topology, size, unit)
-    capacities = _capacities(topology, unit)
+    capacities = _capacities(topology.domains, unit)
     need = size // unit
     if need <= max(capacities):
         return sum(capacity // need for capacity in capacities)
+    capacities = _capacities(leaving_chips(topology), unit)
     if len(set(capacities)) == 1:
         return len(capacities) // math.ceil(need / capacities[0]) if capacities[0] else 0
     return len(cover_domains(capacities, need))
@@ -271,7 +272,7 @@ def carve(topology: Topology, size: int, unit: int) -> tuple[Cell, ...]:
         return ()
     if topology.is_torus:
         return _carve_torus(topology, size, unit)
-    capacities = _capacities(topology, unit)
+    capacities = _capacities(topology.domains, unit)
     need = size // unit
     if need <= max(capacities):
         return tuple(
@@ -280,11 +281,13 @@ def carve(topology: Topology, size: int, unit: int) -> tuple[Cell, ...]:
             for start in range(0, len(domain) - size + 1, size)
         )
     cells = []
+    domains = leaving_chips(topology)
+    capacities = _capacities(domains, unit)
     for cover in cover_domains(capacities, need):
         pieces = [unit * share for share in level_pieces([capacities[d] for d in cover], need)]
         chips: list[int] = []
         for domain, piece in zip(cover, pieces, strict=True):
-            chips += topology.domains[domain][:piece]
+            chips += domains[domain][:piece]
         cells.append(Cell(chips=tuple(chips), pieces=tuple(pieces)))
     return tuple(cells)
 

@@ -39,7 +39,7 @@ class Optimum:
     method: str
 
 
-def _inbound(topology: Topology, op: Op) -> tuple[Floats, Floats]:
+def inbound_rates(topology: Topology, op: Op) -> tuple[Floats, Floats]:
     """Achieved bandwidth into every chip, inside and outside of its domain."""
     network = topology.network
     found = []
@@ -54,7 +54,7 @@ def _inbound(topology: Topology, op: Op) -> tuple[Floats, Floats]:
 
 def _cut(topology: Topology, op: Op, group: Sequence[int]) -> Optimum:
     """What must enter a chip, or a domain, of a gather."""
-    inside, outside = _inbound(topology, op)
+    inside, outside = inbound_rates(topology, op)
     chips, size = list(group), len(group)
     owners = [topology.domain_of(chip) for chip in chips]
     pieces = Counter(owners)
@@ -76,7 +76,7 @@ def _cut(topology: Topology, op: Op, group: Sequence[int]) -> Optimum:
 
 
 def _ends(topology: Topology, op: Op, group: Sequence[int]) -> Optimum:
-    inside, outside = _inbound(topology, op)
+    inside, outside = inbound_rates(topology, op)
     chips = list(group)
     crosses = len({topology.domain_of(chip) for chip in chips}) > 1
     if op is Op.SEND_RECV and crosses:

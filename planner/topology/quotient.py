@@ -180,8 +180,8 @@ def _together(groups: Ints, where: Ints) -> Ints:
 
 
 @lru_cache(maxsize=8)
-def find_symmetry(scope: Scope) -> Symmetry:
-    """Fold a scope into classes of nodes and of arcs."""
+def find_symmetry(scope: Scope, folded: bool = True) -> Symmetry:
+    """Fold a scope into classes of nodes and of arcs; of one member each unless ``folded``."""
     many = bool((scope.groups[scope.talkers] != scope.groups[scope.talkers[0]]).any())
     labels = scope.labels
     if many and scope.direct.any():
@@ -192,7 +192,10 @@ def find_symmetry(scope: Scope) -> Symmetry:
         hubs.append(np.where(scope.groups >= 0, scope.places - scope.places.min(), -1))
     if many:
         hubs.append(scope.groups)
-    classes, num_classes = refine(scope.graph, labels, _colours(scope, many), hubs)
+    if folded:
+        classes, num_classes = refine(scope.graph, labels, _colours(scope, many), hubs)
+    else:
+        classes, num_classes = np.arange(scope.num_nodes), scope.num_nodes
     kinds, num_kinds = dense_labels(labels)
     tails, heads = classes[scope.ends].reshape(-1), classes[scope.ends[:, ::-1]].reshape(-1)
     arc_class = (tails * num_classes + heads) * num_kinds + np.repeat(kinds, 2)

@@ -51,7 +51,7 @@ def hash_columns(*columns: NDArray[np.generic]) -> Hashes:
             floats: Floats = column.astype(np.float64)
             bits = floats.view(np.uint64)
         elif column.dtype == np.uint64:
-            bits = column
+            bits = column.astype(np.uint64)
         else:
             bits = column.astype(np.int64).view(np.uint64)
         out = mix(out * _STEP + bits)

@@ -17,6 +17,7 @@ from planner.topology.boxes import box_wraps
 from planner.topology.builders import build_network
 from planner.topology.graph import Topology
 from planner.topology.network import LEAF, NIC_NODE, Bools, Floats, Ints, Network
+from planner.topology.wounds import components
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,9 +112,7 @@ def soundness(topology: Topology) -> Soundness:
         return found
     count = len(topology.domains)
     scale_up = topology.spec.scale_up
-    result = Soundness(
-        domains=(True,) * count, nics=(True,) * count, fabric=True, untouched=True
-    )
+    result = Soundness(domains=(True,) * count, nics=(True,) * count, fabric=True, untouched=True)
     if isinstance(scale_up, GraphDomain):
         result = Soundness(domains=(False,) * count, nics=(False,) * count, fabric=False)
     elif topology.wounded is not None:
@@ -173,3 +172,24 @@ def is_sound(topology: Topology, chips: Sequence[int]) -> bool:
         parts = [[c for c in chips if topology.domain_of(c) == owner] for owner in owners]
         return all(_sound_box(topology, part) for part in parts)
     return all(state.domains[owner] for owner in owners)
+
+
+def leaving_chips(topology: Topology) -> tuple[tuple[int, ...], ...]:
+    """Chips of each domain that can talk to other domains: those that the fabric joins.
+
+    Where the fabric has fallen apart, those of its largest part.
+    """
+    if topology.wounded is None:
+        return topology.domains
+    found = topology.memo.get(leaving_chips)
+    if isinstance(found, tuple):
+        return found
+    network = topology.network
+    parts = components(network.num_nodes, network.ends[~network.scale_up])[: network.num_chips]
+    roots, sizes = np.unique(parts, return_counts=True)
+    largest = roots[sizes.argmax()] if sizes.max() > 1 else -1
+    result = tuple(
+        tuple(chip for chip in domain if parts[chip] == largest) for domain in topology.domains
+    )
+    topology.memo[leaving_chips] = result
+    return result

@@ -161,7 +161,7 @@ def _spared(
     spared = []
     for domain, count in limits.items():
         members = np.flatnonzero(owners == domain)
-        if count > len(members):
+        if not 0 <= count <= len(members):
             raise SpecError(f"{prefix}{domain} has {len(members)} chips, not {count}")
         spared.append(members[~dead[members]][count:])
     return np.concatenate(spared) if spared else np.zeros(0, dtype=np.int64)
@@ -239,6 +239,19 @@ def _orphans(network: Network, dead: Bools) -> Bools:
     return np.asarray((served > 0) & (alive == 0))
 
 
+def components(num_nodes: int, ends: Ints) -> Ints:
+    """Lowest node that each node is connected with, shape ``[num_nodes]``."""
+    lowest = np.arange(num_nodes)
+    while True:
+        before = lowest.copy()
+        least = np.minimum(lowest[ends[:, 0]], lowest[ends[:, 1]])
+        np.minimum.at(lowest, ends[:, 0], least)
+        np.minimum.at(lowest, ends[:, 1], least)
+        lowest = lowest[lowest]
+        if np.array_equal(before, lowest):
+            return lowest
+
+
 def scale_up_components(network: Network) -> Ints:
     """Domain of every node: what scale-up links connect, in the order of their chips.
 
@@ -248,16 +261,7 @@ def scale_up_components(network: Network) -> Ints:
         Shape ``[nodes]``; a chip without scale-up links is a domain of its own, other
         nodes without any belong to the fabric.
     """
-    lowest = np.arange(network.num_nodes)
-    ends = network.ends[network.scale_up]
-    while True:
-        before = lowest.copy()
-        least = np.minimum(lowest[ends[:, 0]], lowest[ends[:, 1]])
-        np.minimum.at(lowest, ends[:, 0], least)
-        np.minimum.at(lowest, ends[:, 1], least)
-        lowest = lowest[lowest]
-        if np.array_equal(before, lowest):
-            break
+    lowest = components(network.num_nodes, network.ends[network.scale_up])
     # Chips come first among the nodes, so the lowest node of a component is a chip.
     roots = np.unique(lowest[: network.num_chips])
     domains = np.full(network.num_nodes, FABRIC, dtype=np.int64)

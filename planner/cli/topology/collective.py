@@ -21,6 +21,9 @@ from planner.units import parse_bytes
 @click.option("--bytes", "num_bytes", metavar="SIZE", help="e.g. 64MB; a table if absent.")
 @click.option("--chips", metavar="0-71", help="Chips of the group by number; all if absent.")
 @click.option("--group", metavar="r0/*,r1/*", help="Chips of the group by name.")
+@click.option(
+    "--matrix", metavar="FILE", help="Bytes from chip to chip, JSON or CSV [senders, receivers]."
+)
 @click.option("--concurrent", is_flag=True, help="The rest of the machine does the same.")
 @click.option(
     "--algorithm",
@@ -43,6 +46,8 @@ def command(machine: str, as_json: bool, **values: Any) -> int:
     if values["chips"] is not None and values["group"] is not None:
         raise SpecError("--chips and --group exclude each other", "leave one out")
     size = values["num_bytes"]
+    if values["matrix"] is not None and (size is not None or values["concurrent"]):
+        raise SpecError("--matrix says who sends what", "leave --bytes and --concurrent out")
     question = Collective(
         op=Op(values["op"]),
         num_bytes=None if size is None else parse_bytes(size, "--bytes"),
@@ -50,6 +55,7 @@ def command(machine: str, as_json: bool, **values: Any) -> int:
         group=values["group"],
         concurrent=values["concurrent"],
         algorithm=values["algorithm"],
+        matrix=values["matrix"],
     )
     prices = collective_prices(machine, to_sizing(values), question)
     if as_json:
