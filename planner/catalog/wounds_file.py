@@ -27,12 +27,19 @@ def load_wounds(path: str) -> Wounds:
     try:
         return wounds_record(wounds_from(data))
     except msgspec.ValidationError as error:
+        what, _, field = str(error).partition(" - at `$.")
         raise CatalogError(
-            str(error), file=path, remedy="known: without = [...], [degrade], [usable]"
+            what[:1].lower() + what[1:],
+            file=path,
+            field=field.rstrip("`").removesuffix("[...]"),
+            remedy="known: without = [...], [degrade], [usable]",
         ) from None
     except FieldProblem as problem:
         raise CatalogError(
-            problem.message, file=path, field=problem.field, remedy=problem.remedy
+            problem.message,
+            file=path,
+            field=problem.field.removeprefix("wounds."),
+            remedy=problem.remedy,
         ) from None
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 
 import click
 
+from planner.cli.lazy import LazyGroup
 from planner.errors import PlannerError
 from planner.version import VERSION
 
@@ -27,37 +27,8 @@ COMMANDS = {
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class LazyGroup(click.Group):
-    """Loads a command's module when it is called: help must not wait for NumPy."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the work."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
-        if cmd_name not in COMMANDS:
-            return None
-        found = getattr(import_module(f"planner.cli.{cmd_name}"), "command")  # noqa: B009
-        assert isinstance(found, click.Command)
-        return found
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Suggest near names for an unknown command."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], COMMANDS)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
-        return super().resolve_command(ctx, args)
+class PlannerGroup(LazyGroup):
+    """The top of the command line."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; end quietly when the reader has gone (``| head``)."""
@@ -72,7 +43,12 @@ class LazyGroup(click.Group):
             return 0
 
 
-@click.group(cls=LazyGroup, context_settings=CONTEXT)
+@click.group(
+    cls=PlannerGroup,
+    package="planner.cli",
+    lazy={name: (name, text) for name, text in COMMANDS.items()},
+    context_settings=CONTEXT,
+)
 @click.version_option(VERSION, prog_name="planner")
 def cli() -> None:
     """Certified layouts of large language models on real machines.

@@ -14,8 +14,8 @@ def command(as_json: bool) -> int:
 
     Example: planner topologies
     """
-    from planner.machine_api import machine_rows
     from planner.export.layout_file import ListedMachine, record_json
+    from planner.machine_api import machine_rows
     from planner.report.catalog_text import show_machines
 
     rows = machine_rows()

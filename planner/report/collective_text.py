@@ -13,7 +13,6 @@ from planner.units import (
     format_bytes,
     format_bytes_per_s,
     format_integer,
-    format_percent,
     format_seconds,
 )
 
@@ -29,16 +28,20 @@ def _size(num_bytes: float) -> str:
 
 def _title(prices: CollectivePrices) -> str:
     count = len(prices.chips)
-    names = prices.chips[0] if count == 1 else f"{prices.chips[0]} to {prices.chips[-1]}"
+    group = f"1 chip ({prices.chips[0]})"
+    if count > 1:
+        group = f"{format_integer(count)} chips ({prices.chips[0]} to {prices.chips[-1]})"
     beside = "" if not prices.others else f", {prices.others} more groups at the same time"
-    return (
-        f"{prices.costs[0].op.value} over {format_integer(count)} chips ({names}) of "
-        f"{prices.machine}, {prices.size}{beside}"
-    )
+    op = prices.costs[0].op.value
+    return f"{op} over {group} of {prices.machine}, {prices.size}{beside}"
 
 
 def _bandwidth(cost: CollectiveCost) -> str:
     return "-" if not cost.seconds else format_bytes_per_s(cost.num_bytes / cost.seconds)
+
+
+def _over(cost: CollectiveCost) -> str:
+    return "-" if cost.ratio is None else f"{cost.ratio:.2f}"
 
 
 def show_collective(prices: CollectivePrices, stream: TextIO) -> None:
@@ -54,25 +57,18 @@ def show_collective(prices: CollectivePrices, stream: TextIO) -> None:
             format_seconds(cost.wire_s),
             format_seconds(cost.fill_s),
             _bandwidth(cost),
+            _over(cost),
             cost.algorithm,
-            cost.link,
+            cost.link or "-",
         )
         for cost in prices.costs
     ]
-    header = ("size", "time", "latency", "wire", "ramp", "size / time", "algorithm", "link")
-    print_table(_title(prices), header, rows, stream, words=(6, 7))
+    header = ("size", "time", "latency", "wire", "ramp", "size / time", "wire / optimum")
+    print_table(_title(prices), (*header, "algorithm", "link"), rows, stream, words=(7, 8))
     last = prices.costs[-1]
-    rows_below = [("busiest link", last.link_name or "-"), *_optimum(last)]
-    print_table(f"At {_size(last.num_bytes)}", ("", ""), rows_below, stream, words=(0, 1))
-
-
-def _optimum(cost: CollectiveCost) -> list[tuple[str, str]]:
-    if not cost.bound_s or cost.ratio is None:
-        return []
-    return [
-        ("wire time, optimum", f"{format_seconds(cost.bound_s)} ({cost.bound_method})"),
-        ("routed over optimum", format_percent(cost.ratio)),
-    ]
+    if last.link_name:
+        text = f"Busiest link at {_size(last.num_bytes)}: {last.link} {last.link_name}"
+        stream.write(f"\n{text}; optimum by {last.bound_method}\n")
 
 
 def _show_one(prices: CollectivePrices, cost: CollectiveCost, stream: TextIO) -> None:
@@ -85,6 +81,10 @@ def _show_one(prices: CollectivePrices, cost: CollectiveCost, stream: TextIO) ->
         ("size / time", _bandwidth(cost)),
         ("algorithm", cost.algorithm),
         ("busiest link", f"{cost.link or '-'} {cost.link_name}".strip()),
-        *_optimum(cost),
     ]
+    if cost.bound_s is not None:
+        rows += [
+            ("wire time, optimum", f"{format_seconds(cost.bound_s)} (by {cost.bound_method})"),
+            ("wire / optimum", _over(cost)),
+        ]
     print_table(_title(prices), ("", ""), rows, stream, words=(0, 1))

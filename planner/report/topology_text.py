@@ -170,11 +170,15 @@ def show_topology(summary: TopologySummary, curves: Sequence[CurveRow], stream: 
     _show_curves(curves, stream)
 
 
+def _left(fraction: float) -> str:
+    # One chip of thousands is not nothing.
+    return f"{100 * fraction:.6g} %" if 0.9995 <= fraction < 1 else format_percent(fraction)
+
+
 def _change(name: str, before: float, now: float, text: str) -> tuple[str, ...]:
     """One line of the comparison; ``text`` says how the figure is written."""
     write = {"count": lambda value: format_integer(round(value)), "rate": format_bytes_per_s}[text]
-    left = "-" if before == 0 else format_percent(now / before)
-    return (name, write(before), write(now), left)
+    return (name, write(before), write(now), "-" if before == 0 else _left(now / before))
 
 
 def show_losses(
@@ -224,7 +228,7 @@ def show_losses(
             "HBM",
             format_bytes(before.hbm_bytes),
             format_bytes(now.hbm_bytes),
-            format_percent(now.hbm_bytes / before.hbm_bytes),
+            _left(now.hbm_bytes / before.hbm_bytes),
         )
     )
     print_table(

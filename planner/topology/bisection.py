@@ -111,8 +111,11 @@ def _planes(topology: Topology, part: Part) -> Bisection:
         for start in range(length) if ring else (low,):
             for inside in _even_spans(sizes, start):
                 cut = inside[crossing[0]] != inside[crossing[1]]
-                found.append((float(part.pair_rates[cut].sum()), axis))
-    bytes_per_s, axis = min(found)
+                uneven = abs(2 * int(sizes[inside].sum()) - len(along))
+                found.append((float(part.pair_rates[cut].sum()), axis, uneven))
+    # Of three planes two are a half; a sliver of a slice that has lost much is none.
+    fair = max(min(uneven for *_, uneven in found), len(part.chips) / 3)
+    bytes_per_s, axis = min(item[:2] for item in found if item[2] <= fair)
     planes = "planes" if topology.wraps[axis] else "plane"
     return Bisection(bytes_per_s=bytes_per_s, method=f"{planes} across axis {'xyz'[axis]}")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from planner.domain.hardware import Fabric, MachineSpec
 from planner.domain.scale_up import GraphDomain, MeshDomain, SwitchDomain, Torus
-from planner.topology.fabric_size import fabric_size
+from planner.topology.fabric_size import fabric_size, leaf_index
 from planner.topology.network import (
     AXES,
     CHIP,
@@ -243,10 +243,12 @@ def _add_leaves(draft: _Draft, spec: MachineSpec, fabric: Fabric, nics: Ints) ->
         [f"su{unit}/leaf{leaf}" for unit in range(units) for leaf in range(per_unit)],
     ).reshape(units, per_unit)
     unit_of = np.arange(count) // fabric.domains_per_unit
-    leaf_of = np.arange(per_domain) % per_unit
+    leaf_of = leaf_index(
+        fabric, spec.domain_chips, np.arange(count)[:, None], np.arange(per_domain)[None, :]
+    )
     draft.add_links(
         nics,
-        leaves[unit_of[:, None], leaf_of[None, :]],
+        leaves[unit_of[:, None], leaf_of],
         _Kind(rate=fabric.nic_bytes_per_s, tier=NIC, scale_up=False),
     )
     spines = draft.add_nodes(

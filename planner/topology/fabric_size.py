@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from planner.domain.hardware import Fabric
+
+Index = TypeVar("Index", int, NDArray[np.int64])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,3 +83,17 @@ def fabric_size(fabric: Fabric, domain_chips: int, num_units: int) -> FabricSize
         uplink_bytes_per_s=uplink,
         spine_uplink_bytes_per_s=units_per_pod * fabric.leaves_per_unit * uplink / spines_per_pod,
     )
+
+
+def leaf_index(fabric: Fabric, domain_chips: int, domain: Index, nic: Index) -> Index:
+    """Leaf, within its scalable unit, of NIC ``nic`` of scale-up domain ``domain``.
+
+    NIC ``i`` of every domain goes to leaf ``i``, modulo the leaves. Where a unit has several
+    times as many leaves as a domain has NICs, its domains are shared out between as many
+    groups of leaves: the first half of 64 nodes with 8 NICs to leaves 0-7, the others to
+    leaves 8-15.
+    """
+    nics = domain_chips // fabric.chips_per_nic
+    groups = max(1, fabric.leaves_per_unit // nics)
+    group = domain % fabric.domains_per_unit * groups // fabric.domains_per_unit
+    return (group * nics + nic) % fabric.leaves_per_unit

@@ -21,6 +21,7 @@ from planner.domain.scale_up import GraphDomain, MeshDomain, SwitchDomain, Torus
 from planner.topology.boxes import Box, box_wraps, choose_boxes, snake, tile
 from planner.topology.builders import torus_places
 from planner.topology.covers import cover_domains, level_pieces
+from planner.topology.fabric_size import leaf_index
 from planner.topology.graph import Topology
 from planner.topology.soundness import is_sound, leaving_chips
 
@@ -140,17 +141,17 @@ def _climb(topology: Topology, chips: Sequence[int]) -> float:
     assert fabric is not None
     on_leaf: dict[tuple[int, int], list[int]] = {}
     for chip in chips:
-        nic = topology.places[chip][1] // fabric.chips_per_nic
-        leaf = (topology.unit_of(chip), nic % fabric.leaves_per_unit)
+        domain, position = topology.places[chip]
+        nic = position // fabric.chips_per_nic
+        index = leaf_index(fabric, topology.spec.domain_chips, domain, nic)
+        leaf = (topology.unit_of(chip), index)
         on_leaf.setdefault(leaf, []).append(topology.domain_of(chip))
     sizes = Counter(topology.domain_of(chip) for chip in chips)
     worst = 0.0
-    for domains in on_leaf.values():
-        here = Counter(domains)
-        far = sum(
-            (len(chips) - sizes[domain]) - (len(domains) - here[domain]) for domain in domains
-        )
-        worst = max(worst, far / (len(domains) * len(chips)))
+    for owners in on_leaf.values():
+        here = Counter(owners)
+        far = sum((len(chips) - sizes[owner]) - (len(owners) - here[owner]) for owner in owners)
+        worst = max(worst, far / (len(owners) * len(chips)))
     return worst
 
 

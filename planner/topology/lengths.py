@@ -42,12 +42,12 @@ def bound_of_all(scope: Scope, lengths: Floats) -> float:
 def bound_of_classes(symmetry: Symmetry, lengths: Floats) -> float:
     """The same from one chip of each class, where lengths are equal within classes.
 
-    A second chip of each class is asked as well; should they differ, the smaller counts.
+    More chips of each class are asked as well; should they differ, the smallest counts.
     """
     total = 0.0
     for view in symmetry.views():
         sums = []
-        for one in (view, symmetry.witness(view)):
+        for one in (view, *symmetry.witnesses(view)):
             dist = distances(one.graph, np.array([one.own_taker]), lengths[one.graph.arc])
             sums.append(float(one.partners @ dist[one.senders, 0]))
         total += view.weight * min(sums)

@@ -16,7 +16,7 @@ neighbourhoods, is given to it: how many partners a chip has within its domain a
 each level of switches, and which chips share a domain or a group. It does not find the
 orbits of every graph (it takes two triangles for a hexagon). Small scopes are therefore not
 folded, nor are those in which chips forward unless one group holds all chips; of every
-class a second chip is asked for what it sees; and a chip that can tell two of its own arcs
+class two more chips are asked for what they see; and a chip that can tell two of its own arcs
 of one class apart (the short axis of an unlabelled torus from the long one) forbids folding.
 """
 
@@ -129,10 +129,13 @@ class Symmetry:
         for chip, weight in zip(self.chips.tolist(), self.weights.tolist(), strict=True):
             yield self.view(chip, weight)
 
-    def witness(self, view: View) -> View:
-        """What the last chip of the same class sees: the same, if classes are orbits."""
-        same = self.scope.talkers[self.node_class[self.scope.talkers] == self.node_class[view.node]]
-        return self.view(int(same[-1]), view.weight)
+    def witnesses(self, view: View) -> Iterator[View]:
+        """What two more chips of a class see: the same, if classes are orbits."""
+        talkers = self.scope.talkers
+        same = talkers[self.node_class[talkers] == self.node_class[view.node]]
+        for chip in np.unique(same[[len(same) // 2, -1]]).tolist():
+            if chip != view.node:
+                yield self.view(chip, view.weight)
 
     def view(self, chip: int, weight: int) -> View:
         """What one chip sees."""
@@ -155,24 +158,29 @@ def _levels(scope: Scope) -> list[Bools]:
     return out
 
 
-def _colours(scope: Scope, many_groups: bool) -> Hashes:
-    """What refinement is told of each node before it starts."""
+def _colours(scope: Scope) -> Hashes:
+    """What refinement is told of each node before it starts.
+
+    For a chip: how many chips of its group are at its place, below the same switch of every
+    level, and both.
+    """
     kinds = scope.network.kinds[scope.nodes]
-    talks = scope.groups >= 0
-    if not many_groups:
-        return hash_columns(kinds, talks)
-    columns = [kinds, talks, _together(scope.groups, np.zeros_like(kinds))]
+    columns = [kinds, scope.groups >= 0, _together(scope.groups, np.zeros_like(kinds))]
     columns.append(_together(scope.groups, scope.places))
     for below in _levels(scope):
-        columns.append(_together(scope.groups, components(scope.num_nodes, scope.ends[below])))
+        part = components(scope.num_nodes, scope.ends[below])
+        columns.append(_together(scope.groups, part))
+        columns.append(_together(scope.groups, part, scope.places))
     return hash_columns(*columns)
 
 
-def _together(groups: Ints, where: Ints) -> Ints:
+def _together(groups: Ints, *where: Ints) -> Ints:
     """Chips of the same group at the same place as each chip; 0 for other nodes."""
     chips = np.flatnonzero(groups >= 0)
-    spread = where[chips] - int(where.min())
-    key = groups[chips] * (int(spread.max(initial=0)) + 1) + spread
+    key = groups[chips]
+    for column in where:
+        _, spread = np.unique(column[chips], return_inverse=True)
+        key = key * (int(spread.max(initial=0)) + 1) + spread
     _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
     out = np.zeros(len(groups), dtype=np.int64)
     out[chips] = counts[inverse]
@@ -193,7 +201,7 @@ def find_symmetry(scope: Scope, folded: bool = True) -> Symmetry:
     if many:
         hubs.append(scope.groups)
     if folded:
-        classes, num_classes = refine(scope.graph, labels, _colours(scope, many), hubs)
+        classes, num_classes = refine(scope.graph, labels, _colours(scope), hubs)
     else:
         classes, num_classes = np.arange(scope.num_nodes), scope.num_nodes
     kinds, num_kinds = dense_labels(labels)

@@ -149,8 +149,8 @@ def _folded(scope: Scope) -> Floats | None:
         if view.arcs_differ:
             return None
         loads = _loads_of_classes(symmetry, view)
-        if view.weight > 1:
-            again = _loads_of_classes(symmetry, symmetry.witness(view))
+        for witness in symmetry.witnesses(view):
+            again = _loads_of_classes(symmetry, witness)
             if not np.allclose(loads, again, rtol=1e-9, atol=0.0):
                 return None
         total += view.weight * loads
