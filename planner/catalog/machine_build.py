@@ -87,6 +87,8 @@ def _chip(table: ChipTable, field: str = "chip") -> Chip:
             hbm=table.derate.hbm,
             attention=table.derate.attention,
             kernel_s=table.derate.kernel_us * US,
+            attention_forward=table.derate.attention_forward or table.derate.attention,
+            attention_backward=table.derate.attention_backward or table.derate.attention,
         ),
         price_usd_per_hour=table.price_usd_per_hour,
     )

@@ -40,6 +40,8 @@ class Derate(Table, frozen=True):
     attention: float
     kernel_us: float
     matmul: Rates
+    attention_forward: float | None = None
+    attention_backward: float | None = None
 
 
 class ChipTable(Table, frozen=True):

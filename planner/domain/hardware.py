@@ -31,14 +31,18 @@ class Efficiency:
 
     ``matmul`` maps a rate key of the chip (``bf16``, ``fp8``, ``fp4``, ``int8``) to the
     fraction that a large matrix multiply reaches; ``attention`` is the fraction of the
-    bf16 peak that a decode attention core reaches when compute-bound; ``kernel_s`` is
-    added for every operation of a layer (launch and ramp inside a captured graph).
+    bf16 peak that a decode attention core reaches when compute-bound, and
+    ``attention_forward`` and ``attention_backward`` are those of whole sequences (prefill,
+    training); ``kernel_s`` is added for every operation of a layer (launch and ramp inside
+    a captured graph).
     """
 
     matmul: tuple[tuple[str, float], ...]
     hbm: float
     attention: float
     kernel_s: float
+    attention_forward: float = 1.0
+    attention_backward: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,13 @@ def least_chip(chips: list[Chip]) -> Chip:
     ]
     keys = [key for key in peaks[0] if all(key in peak for peak in peaks)]
     floor = {key: min(peak[key] for peak in peaks) for key in keys}
-    core = min(dict(chip.peak_flop_per_s)["bf16"] * chip.efficiency.attention for chip in chips)
+
+    def core(name: str) -> float:
+        return min(
+            dict(chip.peak_flop_per_s)["bf16"] * float(getattr(chip.efficiency, name))
+            for chip in chips
+        )
+
     hbm_rate = min(chip.hbm_bytes_per_s for chip in chips)
     hbm_achieved = min(chip.hbm_bytes_per_s * chip.efficiency.hbm for chip in chips)
     prices = [chip.price_usd_per_hour for chip in chips]
@@ -32,7 +38,9 @@ def least_chip(chips: list[Chip]) -> Chip:
         efficiency=Efficiency(
             matmul=tuple((key, min(rate[key] for rate in achieved) / floor[key]) for key in keys),
             hbm=hbm_achieved / hbm_rate,
-            attention=core / floor["bf16"],
+            attention=core("attention") / floor["bf16"],
+            attention_forward=core("attention_forward") / floor["bf16"],
+            attention_backward=core("attention_backward") / floor["bf16"],
             kernel_s=max(chip.efficiency.kernel_s for chip in chips),
         ),
         price_usd_per_hour=max(known) if len(known) == len(prices) else None,
