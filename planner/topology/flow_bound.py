@@ -23,8 +23,8 @@ Decisions
 * Classes that are no orbits make the folded program too kind (its capacity rows average over
   links that differ): still a bound, but below the optimum. Where the classes show that they
   are no orbits, a small scope is solved unfolded, and a large one is not called optimal.
-* Where the program would be too large, lengths are guessed from the links that are busiest
-  under shortest-path routing.
+* Where the program would be too large, lengths are guessed: cuts, and the links that are
+  busiest under shortest-path routing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ from typing import Any, Literal
 import numpy as np
 
 from planner.topology.digraph import add_up
-from planner.topology.lengths import bound_of_all, bound_of_classes, egress_bound
+from planner.topology.lengths import (
+    bound_of_all,
+    bound_of_classes,
+    cut_bound,
+    egress_bound,
+)
 from planner.topology.network import Bools, Floats, Ints, Network
 from planner.topology.quotient import Symmetry, View, find_symmetry
 from planner.topology.routing import unit_loads
@@ -50,7 +55,7 @@ _MAX_UNFOLDED = 6_000  # about a tenth of a second
 _AGREE = 1e-6  # relative difference of primal and dual that GLOP's tolerances explain
 _ALL_PAIRS_WORK = 2_000_000  # chips x arcs up to which the distances of all pairs are cheap
 _DIRECT_WORK = 30_000_000  # the same where chips forward, and symmetry is least certain
-_LENGTH_WORK = 500_000_000  # beyond this no distances are computed at all
+_LENGTH_WORK = 20_000_000  # beyond this, about two seconds, only cuts are tried
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,8 +160,7 @@ def _solve(symmetry: Symmetry) -> _Program | None:
     from ortools.linear_solver import pywraplp
 
     scope = symmetry.scope
-    groups = scope.groups[scope.talkers]
-    orbits = not scope.direct.any() or bool((groups == groups[0]).all())
+    orbits = scope.num_groups == 1 or not bool(scope.direct.any())
     merged = []
     size = 0
     for view in symmetry.views():
@@ -225,10 +229,12 @@ def _scope_bound(scope: Scope) -> _ScopeBound:
     program = _solve_scope(scope)
     work = len(scope.talkers) * 2 * scope.num_links
     if program is None:
-        if work > _LENGTH_WORK:
-            return egress
-        found = [_from_lengths(scope, some, "length-bound") for some in _guesses(scope)]
-        return max([egress, *found], key=lambda bound: bound.seconds)
+        seconds, links = cut_bound(scope)
+        cut = _ScopeBound(seconds=seconds, method="length-bound", links=links, all_pairs=True)
+        found = [egress, cut]
+        if work <= _LENGTH_WORK:
+            found += [_from_lengths(scope, some, "length-bound") for some in _guesses(scope)]
+        return max(found, key=lambda bound: bound.seconds)
     lengths = program.prices[program.symmetry.arc_class]
     if work <= (_DIRECT_WORK if scope.direct.any() else _ALL_PAIRS_WORK):
         bound = _from_lengths(scope, lengths, "flow-lp")

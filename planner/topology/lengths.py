@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.topology.digraph import distances
-from planner.topology.network import Floats, Ints
+from planner.errors import SpecError
+from planner.topology.digraph import distances, make_digraph
+from planner.topology.network import Bools, Floats, Ints
 from planner.topology.quotient import Symmetry
 from planner.topology.routing import all_states, partners
 from planner.topology.scopes import Scope
+
+_CENTRES = 8
 
 
 def bound_of_all(scope: Scope, lengths: Floats) -> float:
@@ -54,6 +57,76 @@ def bound_of_classes(symmetry: Symmetry, lengths: Floats) -> float:
     return total / float(lengths @ np.repeat(symmetry.scope.rates, 2))
 
 
+def _pieces(scope: Scope) -> tuple[Ints, Ints]:
+    """Group, and piece of a group at one place, of each chip that talks, numbered from 0."""
+    _, group = np.unique(scope.groups[scope.talkers], return_inverse=True)
+    _, place = np.unique(scope.places[scope.talkers], return_inverse=True)
+    _, piece = np.unique(group * (int(place.max()) + 1) + place, return_inverse=True)
+    return group, piece
+
+
+def cut_bound(scope: Scope) -> tuple[float, Ints]:
+    """Seconds from cuts: what must cross over what the links of the cut carry.
+
+    A cut is lengths 1 on its links without the work of finding distances. The cuts tried
+    are balls around a few chips, counting only links of one kind as long: in a torus, slabs
+    of every thickness across every axis.
+
+    Returns
+    -------
+    (float, array of int)
+        The largest bound, and the links of that cut, in the scope.
+
+    Raises
+    ------
+    SpecError
+        No link crosses a cut that some traffic has to cross.
+    """
+    tails, heads = scope.ends.reshape(-1), scope.ends[:, ::-1].reshape(-1)
+    rates, hops = np.repeat(scope.rates, 2), np.repeat(scope.hops, 2)
+    graph = make_digraph(scope.num_nodes, tails, heads, rates, hops, np.arange(len(tails)))
+    centres = scope.talkers[:: max(1, len(scope.talkers) // _CENTRES)]
+    kinds, counts = np.unique(scope.labels, return_counts=True)
+    group, piece = _pieces(scope)
+    best, tight = 0.0, np.zeros(0, dtype=np.int64)
+    for kind in kinds[np.argsort(-counts, kind="stable")][:_CENTRES].tolist():
+        long = np.repeat(scope.labels == kind, 2)[graph.arc].astype(np.int64)
+        dist = distances(graph, centres, long)
+        for column in dist.T:
+            for radius in np.unique(column[scope.talkers])[:-1].tolist():
+                inside = column <= radius
+                crossing = inside[scope.ends[:, 0]] != inside[scope.ends[:, 1]]
+                rate = float(scope.rates[crossing].sum())
+                within = inside[scope.talkers]
+                pairs = _split_pairs(group, within) - _split_pairs(piece, within)
+                if pairs and not rate:
+                    raise _no_path(scope, within)
+                if pairs and pairs / rate > best:
+                    best, tight = pairs / rate, np.flatnonzero(crossing)
+    return best, tight
+
+
+def _split_pairs(labels: Ints, within: Bools) -> float:
+    """Ordered pairs of equal labels, the first of them within, the second not."""
+    sizes = np.bincount(labels)
+    held = np.bincount(labels[within], minlength=len(sizes))
+    return float(held @ (sizes - held))
+
+
+def _no_path(scope: Scope, within: Bools) -> SpecError:
+    """The error of two partners of which one is within and the other is not, or neither."""
+    talkers = scope.talkers
+    here, there = talkers[within], talkers[~within]
+    if not len(there):
+        there = here
+    wanted = partners(scope)
+    for chip in here.tolist():
+        found = there[wanted(np.array([chip]), there)[0] > 0]
+        if len(found):
+            return scope.unreachable(chip, int(found[0]))
+    return scope.unreachable(int(here[0]), int(there[-1]))
+
+
 def egress_bound(scope: Scope) -> tuple[float, Ints]:
     """Seconds that a chip needs to send one byte to each partner, over all its links.
 
@@ -68,19 +141,13 @@ def egress_bound(scope: Scope) -> tuple[float, Ints]:
         A chip has no link.
     """
     talkers = scope.talkers
-    _, group_of, group_sizes = np.unique(
-        scope.groups[talkers], return_inverse=True, return_counts=True
-    )
-    piece = np.stack((group_of, scope.places[talkers]), axis=1)
-    _, piece_of, piece_sizes = np.unique(piece, axis=0, return_inverse=True, return_counts=True)
-    num_bytes = group_sizes[group_of] - piece_sizes[piece_of.reshape(-1)]
+    group, piece = _pieces(scope)
+    num_bytes = np.bincount(group)[group] - np.bincount(piece)[piece]
     rate = np.bincount(
         scope.ends.reshape(-1), weights=np.repeat(scope.rates, 2), minlength=scope.num_nodes
     )[talkers]
     if not rate.all():
-        lonely = int(np.argmin(rate))
-        partner = talkers[partners(scope)(talkers[[lonely]], talkers)[0] > 0][0]
-        raise scope.unreachable(int(talkers[lonely]), int(partner))
+        raise _no_path(scope, rate == 0)
     seconds = num_bytes / rate
     slowest = np.zeros(scope.num_nodes, dtype=np.bool_)
     slowest[talkers[seconds >= seconds.max() * (1 - 1e-12)]] = True

@@ -40,6 +40,7 @@ from planner.topology.refine import (
 from planner.topology.scopes import Scope, both, restrict
 
 _TABLE = 1 << 22
+_KEPT_VIEWS = 128  # routing and bound share them; many classes would fill the memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,12 +140,15 @@ class Symmetry:
 
     def view(self, chip: int, weight: int) -> View:
         """What one chip sees."""
-        if chip not in self._views:
-            group = int(self.scope.groups[chip])
-            if group not in self._parts:
-                self._parts[group] = restrict(self.scope, group)
-            self._views[chip] = _view(self, self._parts[group], chip, weight)
-        return self._views[chip]
+        if chip in self._views:
+            return self._views[chip]
+        group = int(self.scope.groups[chip])
+        if group not in self._parts:
+            self._parts[group] = restrict(self.scope, group)
+        view = _view(self, self._parts[group], chip, weight)
+        if len(self._views) < _KEPT_VIEWS:
+            self._views[chip] = view
+        return view
 
 
 def _levels(scope: Scope) -> list[Bools]:
@@ -190,7 +194,7 @@ def _together(groups: Ints, *where: Ints) -> Ints:
 @lru_cache(maxsize=8)
 def find_symmetry(scope: Scope, folded: bool = True) -> Symmetry:
     """Fold a scope into classes of nodes and of arcs; of one member each unless ``folded``."""
-    many = bool((scope.groups[scope.talkers] != scope.groups[scope.talkers[0]]).any())
+    many = scope.num_groups > 1
     labels = scope.labels
     if many and scope.direct.any():
         a, b = scope.groups[scope.ends].T

@@ -39,7 +39,7 @@ Demand = Callable[[Ints, Ints], Floats]
 _DENSE_WORK = 150_000
 _UNLEVELLED_WORK = 30_000_000
 _CLASSES_PER_GROUP = 4  # with more, groups have little in common: each is folded by itself
-_FOLD_WORK = 5  # folding one class costs about as much as following this many chips
+_FOLD_WORK = 15  # folding one class costs about as much as following this many chips
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,27 +167,27 @@ def _by_group(scope: Scope, engine: Engine) -> Floats:
     return loads
 
 
-def unit_loads(scope: Scope, engine: Engine = "auto") -> Floats:
-    """Bytes over each arc, shape ``[links, 2]``, for one byte to each partner."""
+def _is_dense(scope: Scope) -> bool:
+    """Whether to follow every chip: cheap enough, or folding could be wrong unnoticed."""
     talkers = scope.talkers
     work = len(talkers) * 2 * scope.num_links
-    num_groups = len(np.unique(scope.groups[talkers]))
     kinds = scope.network.kinds[scope.nodes][scope.ends]
     unlevelled = bool((kinds[:, 0] == kinds[:, 1]).any())
-    everyone = num_groups == 1 and len(talkers) == int(scope.is_chip.sum())
-    if engine == "dense" or (
-        engine == "auto"
-        and (
-            work <= (_UNLEVELLED_WORK if unlevelled else _DENSE_WORK)
-            or (scope.direct.any() and not everyone)
-        )
-    ):
+    if work <= (_UNLEVELLED_WORK if unlevelled else _DENSE_WORK):
+        return True
+    everyone = len(talkers) == int(scope.is_chip.sum())
+    return bool(scope.direct.any()) and not (everyone and scope.num_groups == 1)
+
+
+def unit_loads(scope: Scope, engine: Engine = "auto") -> Floats:
+    """Bytes over each arc, shape ``[links, 2]``, for one byte to each partner."""
+    if engine == "dense" or (engine == "auto" and _is_dense(scope)):
         return _dense(scope, partners(scope))
     num_classes = len(find_symmetry(scope).chips)
-    if num_classes > _CLASSES_PER_GROUP * num_groups > _CLASSES_PER_GROUP:
+    if scope.num_groups > 1 and num_classes > _CLASSES_PER_GROUP * scope.num_groups:
         return _by_group(scope, engine)
     folded = None
-    if engine == "folded" or num_classes * _FOLD_WORK < len(talkers):
+    if engine == "folded" or num_classes * _FOLD_WORK < len(scope.talkers):
         folded = _folded(scope)
     return _dense(scope, partners(scope)) if folded is None else folded
 

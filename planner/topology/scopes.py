@@ -72,6 +72,11 @@ class Scope:
         return np.flatnonzero(self.groups >= 0)
 
     @cached_property
+    def num_groups(self) -> int:
+        """Groups that talk."""
+        return len(np.unique(self.groups[self.talkers]))
+
+    @cached_property
     def is_chip(self) -> Bools:
         """Which nodes are chips, shape ``[n]``."""
         return self.nodes < self.network.num_chips
@@ -123,18 +128,9 @@ class Scope:
         for tail_state, tail_ok in ((PASS, from_pass), (SEND, self.is_split[tails])):
             for head_state, head_ok in ((PASS, to_pass), (TAKE, self.is_split[heads])):
                 chosen = np.flatnonzero(tail_ok & head_ok)
-                if len(chosen):
-                    out.append(
-                        (
-                            tails[chosen] + tail_state * n,
-                            heads[chosen] + head_state * n,
-                            chosen,
-                        )
-                    )
-        if not out:
-            empty = np.zeros(0, dtype=np.int64)
-            return empty, empty, empty
-        tail, head, index = (np.concatenate(parts) for parts in zip(*out, strict=True))
+                tail, head = tails[chosen] + tail_state * n, heads[chosen] + head_state * n
+                out.append(np.stack((tail, head, chosen)))
+        tail, head, index = np.concatenate(out, axis=1)
         return tail, head, index
 
     def unreachable(self, source: int, target: int) -> DisconnectedError:

@@ -60,7 +60,7 @@ class _Lines:
             self.bytes[axis] += np.bincount(key, weights=num_bytes, minlength=self.sizes[axis])
 
     def add_group(self, chips: Ints, num_bytes: float) -> None:
-        """Every chip of one place to every other; the pairs are never enumerated.
+        """Every chip of one place to every other, without going through the pairs.
 
         The target alone decides on the coordinates that have been travelled, the source
         alone on the others: counts of lines are products of counts of chips.
@@ -182,10 +182,9 @@ def torus_loads(
         _add_exchange(lines, labels, traffic)
     a, b = network.ends.T
     for axis, length in enumerate(shape):
-        on_axis = np.flatnonzero(network.scale_up & (network.axes == axis))
         if length == 1:
             continue
-        num_lines = lines.num_places * math.prod(shape) // length
+        on_axis = np.flatnonzero(network.scale_up & (network.axes == axis))
         over = _along(lines.bytes[axis].reshape(-1, length, length), length, wraps[axis])
         step = (coords[b[on_axis], axis] - coords[a[on_axis], axis]) % length
         if not np.isin(step, (1, length - 1)).all():
@@ -195,7 +194,6 @@ def torus_loads(
         low = np.where(upwards, a[on_axis], b[on_axis])
         columns = [places[low], *np.delete(coords[low], axis, axis=1).T]
         line = _key(columns, [lines.num_places, *shape[:axis], *shape[axis + 1 :]])
-        assert over.shape[0] == num_lines
         found = over[line, coords[low, axis]]
         loads[on_axis] = np.where(upwards[:, None], found, found[:, ::-1])
     return LinkLoads(forward=loads[:, 0], backward=loads[:, 1])

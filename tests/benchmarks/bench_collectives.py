@@ -7,10 +7,19 @@ scope), seconds of the busiest link and of the bound, and how the bound was foun
 from __future__ import annotations
 
 import resource
+import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from network_factory import torus, without_chip
+
+from planner.topology.flow_bound import flow_bound
+from planner.topology.gather_bound import gather_seconds_per_byte
 from planner.topology.network import (
     CHIP,
     CORE,
@@ -22,7 +31,9 @@ from planner.topology.network import (
     SWITCH,
     Network,
 )
+from planner.topology.refine import adjacency, hash_columns, refine
 from planner.topology.routing import busiest_link, ecmp_loads
+from planner.topology.torus_routing import torus_loads
 from planner.topology.traffic import Exchange
 
 TIERS = ("nvlink", "nic", "leaf-spine", "spine-core")
@@ -123,23 +134,61 @@ def timed(function, *arguments):
     return out, time.process_time() - start
 
 
-def report(name, network, chips):
-    exchange = Exchange(groups=chips)
+def report(name, network, groups):
+    exchange = Exchange(groups=groups)
     loads, routing_s = timed(ecmp_loads, network, exchange)
     busiest = busiest_link(network, loads)
-    from planner.topology.flow_bound import flow_bound
-
     bound, bound_s = timed(flow_bound, network, exchange)
     print(
-        f"{name:24}{network.num_chips:7}{network.num_links:8}{routing_s:8.3f}{bound_s:8.3f}"
+        f"{name:28}{network.num_chips:7}{network.num_links:8}{routing_s:8.3f}{bound_s:8.3f}"
         f"{busiest.seconds:12.4g}{bound.seconds:12.4g} {busiest.tier:11}{bound.method}",
         flush=True,
     )
 
 
+def wounded(network):
+    """One link of a chip and one of the topmost links at half speed."""
+    rates = network.bytes_per_s.copy()
+    rates[[100, -1]] /= 2
+    return replace(network, bytes_per_s=rates)
+
+
+def report_torus(shape):
+    network, coords = torus(shape)
+    chips = np.arange(network.num_chips)
+    exchange = Exchange(groups=(chips,))
+    _, seconds = timed(torus_loads, network, shape, (True,) * 3, exchange, coords)
+    name = "x".join(map(str, shape))
+    print(f"{name + ', axis by axis':28}{network.num_chips:7}{network.num_links:8}{seconds:8.3f}")
+    report(f"{name}, ECMP", network, (chips,))
+    dead = without_chip(network, 37)
+    alive = np.delete(chips, 37)
+    report(f"{name}, dead chip", dead, (alive,))
+    _, seconds = timed(gather_seconds_per_byte, dead, alive)
+    name += ", dead chip, all-gather"
+    print(f"{name:28}{network.num_chips:7}{network.num_links:8}{seconds:8.3f}")
+
+
+def report_refinement():
+    """Refinement of what is outside of the domains, from no knowledge and from one chip."""
+    network = machine(4096, 8, 4, 32, (32, 8, 4))
+    outside = ~network.scale_up
+    graph, index_s = timed(adjacency, network.num_nodes, network.ends[outside])
+    labels = hash_columns(network.tiers[outside], network.bytes_per_s[outside])
+    _, plain_s = timed(refine, graph, labels, network.kinds)
+    colours = network.kinds.copy()
+    colours[5] = -1
+    _, single_s = timed(refine, graph, labels, colours)
+    print(
+        f"refinement of {network.num_nodes} nodes, {2 * outside.sum()} arcs: index {index_s:.3f} s,"
+        f" {plain_s:.3f} s, from one chip {single_s:.3f} s"
+    )
+
+
 def main():
     print(
-        f"{'network':24}{'chips':>7}{'links':>8}{'ecmp s':>8}{'bound s':>8}{'ecmp':>12}{'bound':>12}"
+        f"{'network':28}{'chips':>7}{'links':>8}{'ecmp s':>8}{'bound s':>8}"
+        f"{'ecmp':>12}{'bound':>12}"
     )
     report("warm-up", machine(2, 8, 4, 2, (2, 1, 1)), (np.arange(16),))
     for name, shape in CASES:
@@ -147,17 +196,12 @@ def main():
         chips = np.arange(network.num_chips)
         report(name, network, (chips,))
         if shape[0] > 1:
-            report(
-                f"{name}, groups of 64",
-                network,
-                tuple(chips[: len(chips) // 64 * 64].reshape(-1, 64)),
-            )
-            rates = network.bytes_per_s.copy()
-            rates[-1] /= 2
-            rates[5] /= 2
-            from dataclasses import replace
-
-            report(f"{name}, wounded", replace(network, bytes_per_s=rates), (chips[3:],))
+            groups = chips[: len(chips) // 64 * 64].reshape(-1, 64)
+            report(f"{name}, groups of 64", network, tuple(groups))
+            report(f"{name}, wounded", wounded(network), (chips[3:],))
+    for shape in ((8, 8, 16), (16, 16, 24)):
+        report_torus(shape)
+    report_refinement()
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 
 

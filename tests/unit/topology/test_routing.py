@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from network_factory import (
-    CORE,
     CUBE_MESH,
     ICI,
     LEAF,
@@ -324,6 +323,18 @@ def test_longer_links_are_avoided():
     np.testing.assert_allclose(loads, [[0, 0], [0, 0], [1, 1], [1, 1]])
 
 
+def test_chips_of_no_domain_talk_over_the_fabric():
+    # Four chips on one leaf, in no domain: three bytes out and in over every link.
+    wiring = Wiring()
+    chips = wiring.chips(4, -1)
+    leaf = wiring.node(LEAF)
+    for chip in chips:
+        wiring.link(chip, leaf, 1.0, NIC)
+    for engine in ("dense", "folded"):
+        loads = loads_of(wiring.network(), Exchange(groups=(np.arange(4),)), engine)
+        np.testing.assert_allclose(loads, 3.0)
+
+
 def ring_and_triangles():
     """Leaves in a hexagon and in two triangles, all on one slow core, one chip each.
 
@@ -334,7 +345,7 @@ def ring_and_triangles():
     for domain in range(12):
         wiring.chips(1, domain)
     leaves = [wiring.node(LEAF) for _ in range(12)]
-    core = wiring.node(CORE)
+    core = wiring.node(LEAF)  # of the same kind, so that no level is said to be below it
     for chip, leaf in enumerate(leaves):
         wiring.link(chip, leaf, 10.0, NIC)
         wiring.link(leaf, core, 1.0, SPINE_CORE)
@@ -364,6 +375,25 @@ def test_local_and_far_groups_are_told_apart():
     kinds = symmetry.node_class[scope.talkers]
     assert not set(kinds[far]) & set(kinds[~far])
     assert len(symmetry.chips) <= 4
+
+
+def test_pieces_below_one_leaf_are_told_apart():
+    network, groups = CASES["pieces across leaves"]()
+    scope = exchange_scopes(network, Exchange(groups=groups)).outside
+    kinds = find_symmetry(scope).node_class[scope.talkers]
+    # Chips 0, 2, 4, 6 share a leaf and a domain, so do 1, 3, 5: seven per domain either way.
+    assert len(set(kinds[[0, 2, 4, 6]])) == len(set(kinds[[1, 3, 5]])) == 1
+    assert kinds[0] != kinds[1]
+
+
+def test_partners_of_unlike_chips_are_told_apart():
+    # Pairs (0, 2) and (1, 3) across two domains; only the NIC of chip 0 is slow. Chip 2 talks
+    # to a chip that differs from the partner of chip 3.
+    network = with_rates(leaf_spine(2, 2, 1, leaves=1), {4: 0.5})
+    groups = (np.array([0, 2]), np.array([1, 3]))
+    scope = exchange_scopes(network, Exchange(groups=groups)).outside
+    assert network.ends[4].tolist()[0] == 0
+    assert len(set(find_symmetry(scope).node_class[scope.talkers].tolist())) == 4
 
 
 def test_equal_domains_are_computed_once():
