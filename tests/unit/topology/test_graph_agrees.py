@@ -166,6 +166,24 @@ def test_an_all_reduce_within_a_unit_stays_on_its_rail():
     assert closed.link == "nic"
 
 
+def test_groups_that_straddle_the_same_units_slow_each_other_down():
+    # Two expert groups of 64 chips, each in four nodes of both units. A leaf has four NICs of
+    # each; its 53 of 64 parts that leave it share uplinks of 32 x 50 / 16 = 100 GB/s.
+    topology = contended(64, ratio=16.0)
+    first, second = (
+        tuple(8 * node + chip for node in nodes for chip in range(8))
+        for nodes in ((0, 1, 2, 3, 32, 33, 34, 35), (4, 5, 6, 7, 36, 37, 38, 39))
+    )
+    alone = graph_load(topology, Op.ALL_TO_ALL, [first])
+    both = graph_load(topology, Op.ALL_TO_ALL, [first, second])
+    assert alone.s_per_byte == pytest.approx(4 * 53 / 64 / 100e9)
+    assert both.s_per_byte == pytest.approx(2 * alone.s_per_byte)
+    assert both.link == "leaf-spine"
+    # within a unit they are on other NICs of the same leaves, and nothing else is shared
+    near = graph_load(topology, Op.ALL_TO_ALL, [range(8), range(8, 16)])
+    assert near.s_per_byte == pytest.approx(7 / 8 / 450e9)
+
+
 def test_chips_without_a_path_are_an_error():
     lonely = replace(load_machine("h100-hgx"), scale_out=None, num_domains=2)
     with pytest.raises(DisconnectedError, match="n0/c0 and n1/c0 are not connected"):
