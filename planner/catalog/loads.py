@@ -10,15 +10,23 @@ import msgspec
 from planner.errors import CatalogError, SpecError
 
 Rows = tuple[tuple[float, ...], ...]
+MAX_FILE_BYTES = 64 * 2**20
+MAX_BYTES = 1e18
 _MATRIX = "write [[bytes from chip 0 to chip 0, to chip 1, ...], one row per sender]"
 _EXAMPLE = "write [[count of expert 0, expert 1, ...], one row per MoE layer]"
 
 
 def _read(path: str, example: str) -> list[list[float]]:
+    place = Path(path)
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise CatalogError(f"cannot be read: {error.strerror}", file=path) from None
+        if place.exists() and not place.is_file():
+            raise CatalogError("is not a regular file", file=path, remedy=example)
+        if place.is_file() and place.stat().st_size > MAX_FILE_BYTES:
+            raise CatalogError(f"is larger than {MAX_FILE_BYTES >> 20} MiB", file=path)
+        data = place.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CatalogError(f"cannot be read: {reason}", file=path) from None
     try:
         if path.endswith(".csv"):
             lines = data.decode("utf-8").split()
@@ -47,9 +55,9 @@ def load_matrix(path: str) -> list[list[float]]:
                 field=f"[{index}]",
                 remedy=_MATRIX,
             )
-        if not all(math.isfinite(value) and value >= 0 for value in row):
+        if not all(0 <= value <= MAX_BYTES for value in row):
             raise CatalogError(
-                "needs finite numbers of bytes, none negative", file=path, field=f"[{index}]"
+                f"needs numbers of bytes from 0 to {MAX_BYTES:g}", file=path, field=f"[{index}]"
             )
     return table
 

@@ -102,7 +102,10 @@ def _complain(problem: FieldProblem, chain: Sequence[_File]) -> CatalogError:
 
 
 def _with_mixed_chips(plain: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Replace the name of a machine in ``mix`` by the chip of that machine."""
+    """Replace the name of a machine in ``mix`` by the chip of that machine.
+
+    Its own mix does not matter and is not followed.
+    """
     mix = plain.get("mix")
     if not isinstance(mix, list):
         return plain
@@ -111,8 +114,7 @@ def _with_mixed_chips(plain: dict[str, Any], path: Path) -> dict[str, Any]:
         name = item.get("chip") if isinstance(item, dict) else None
         if isinstance(name, str):
             try:
-                found = _locate(name, path.parent)
-                _, merged, _ = _resolve_from(*found)
+                _, merged, _ = _resolve_from(*_locate(name, path.parent), follow_mix=False)
             except SpecError as error:
                 raise FieldProblem("mix.chip", error.message, error.remedy) from None
             resolved.append({**item, "chip": merged.get("chip")})
@@ -121,7 +123,7 @@ def _with_mixed_chips(plain: dict[str, Any], path: Path) -> dict[str, Any]:
     return {**plain, "mix": resolved}
 
 
-def _read_file(path: Path, label: str) -> tuple[_File, str | None]:
+def _read_file(path: Path, label: str, follow_mix: bool) -> tuple[_File, str | None]:
     text = read_text(path, label, f"known machines: {', '.join(machine_names())}")
     data = parse_toml(text, label)
     blank = _File(label=label, text=text, plain={}, sources=())
@@ -137,20 +139,27 @@ def _read_file(path: Path, label: str) -> tuple[_File, str | None]:
         # What a user changes in a shipped machine is its own source.
         own = f"given in {label}" if extends else ""
         plain, sources = split_sources(data, as_of, inherited=own)
-        plain = _with_mixed_chips(plain, path)
+        if follow_mix:
+            plain = _with_mixed_chips(plain, path)
+        else:
+            plain.pop("mix", None)
     except FieldProblem as problem:
         raise _complain(problem, [blank]) from None
     return replace(blank, plain=plain, sources=tuple(sources)), extends
 
 
-def _read_chain(path: Path, label: str) -> list[_File]:
+def _read_chain(path: Path, label: str, follow_mix: bool) -> list[_File]:
     chain: list[_File] = []
     seen: set[Path] = set()
     while True:
-        if path.absolute() in seen or len(chain) > _MAX_EXTENDS:
+        if path.absolute() in seen:
             raise CatalogError("extends itself", file=label, field="extends")
+        if len(chain) > _MAX_EXTENDS:
+            raise CatalogError(
+                f"is the end of more than {_MAX_EXTENDS} files that extend each other", file=label
+            )
         seen.add(path.absolute())
-        file, extends = _read_file(path, label)
+        file, extends = _read_file(path, label, follow_mix)
         file.plain.setdefault("name", path.stem)
         chain.append(file)
         if extends is None:
@@ -195,8 +204,10 @@ def _resolve(name_or_path: str) -> tuple[list[_File], dict[str, Any], tuple[Sour
     return _resolve_from(*_locate(name_or_path, None))
 
 
-def _resolve_from(path: Path, label: str) -> tuple[list[_File], dict[str, Any], tuple[Source, ...]]:
-    chain = _read_chain(path, label)
+def _resolve_from(
+    path: Path, label: str, follow_mix: bool = True
+) -> tuple[list[_File], dict[str, Any], tuple[Source, ...]]:
+    chain = _read_chain(path, label, follow_mix)
     merged: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for file in reversed(chain):

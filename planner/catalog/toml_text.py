@@ -9,10 +9,11 @@ from typing import Any
 
 from planner.errors import CatalogError
 
-MAX_FILE_BYTES = 64 * 2**20
+# The parser takes about half a second per MiB.
+MAX_FILE_BYTES = 4 * 2**20
 
 
-def read_text(path: Path, label: str, remedy: str) -> str:
+def read_text(path: Path, label: str, remedy: str, max_bytes: int = MAX_FILE_BYTES) -> str:
     """The text of a file.
 
     Parameters
@@ -21,6 +22,8 @@ def read_text(path: Path, label: str, remedy: str) -> str:
         What to call the file in messages.
     remedy : str
         What to do when it does not exist.
+    max_bytes : int
+        Size from which on it is refused unread.
 
     Raises
     ------
@@ -32,8 +35,8 @@ def read_text(path: Path, label: str, remedy: str) -> str:
             raise CatalogError("is a folder", file=label, remedy="name a file in it")
         if path.exists() and not path.is_file():
             raise CatalogError("is not a regular file", file=label)
-        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
-            raise CatalogError(f"is larger than {MAX_FILE_BYTES >> 20} MiB", file=label)
+        if path.is_file() and path.stat().st_size > max_bytes:
+            raise CatalogError(f"is larger than {max_bytes >> 20} MiB", file=label)
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise CatalogError("no such file", file=label, remedy=remedy) from None

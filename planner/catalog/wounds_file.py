@@ -14,6 +14,9 @@ from planner.catalog.toml_text import parse_toml, read_text
 from planner.domain.hardware import NO_WOUNDS, MachineSpec, Wounds
 from planner.errors import CatalogError, SpecError
 
+# Slower than a millionth is dead.
+MIN_FRACTION = 1e-6
+
 
 def load_wounds(path: str) -> Wounds:
     """Read a TOML file of wounds: ``without = [...]``, ``[degrade]``, ``[usable]``.
@@ -67,16 +70,18 @@ def parse_wounds(
             fractions[name] = float(value)
         except ValueError:
             fractions[name] = -1.0
-        if not 0 < fractions[name] <= 1:
+        if not MIN_FRACTION <= fractions[name] <= 1:
             raise SpecError(
-                f"--degrade: '{value}' is not a fraction in (0, 1]", "leave dead parts --without"
+                f"--degrade: '{value}' is not a fraction in [{MIN_FRACTION:g}, 1]",
+                "leave dead parts --without",
             )
     counts: dict[str, int] = {}
     for text in usable:
         name, value = _pair(text, "--usable", "r0=70")
         if not (value.isascii() and value.isdigit()):
             raise SpecError(f"--usable: '{value}' is not a number of chips", "write r0=70")
-        counts[name] = int(value)
+        if counts.setdefault(name, int(value)) != int(value):
+            raise SpecError(f"--usable: {name} is given twice", "leave one out")
     if not (without or fractions or counts):
         return NO_WOUNDS
     return Wounds(

@@ -18,11 +18,15 @@ from planner.version import VERSION
 COMMANDS = {
     "plan": "Find the best layout and prove how good it is.",
     "evaluate": "Price a given layout without searching.",
+    "estimate": "Price a training step, prefill, decode step or request as given.",
     "verify": "Check a layout file and name each violation.",
+    "validate": "Compare predictions with measured runs.",
+    "calibrate": "Fit a machine's constants to your measurements.",
     "schema": "Print the JSON Schema of layout files.",
     "models": "List the models that ship.",
     "topologies": "List the machines that ship.",
     "topology": "Look at a machine.",
+    "schedule": "Draw a pipeline schedule and its bubble.",
 }
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -79,3 +83,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         return 130
+    except OSError as error:
+        # A full disk, or a standard output that is closed.
+        click.echo(f"error: cannot write: {error.strerror or error}", err=True)
+        return 2

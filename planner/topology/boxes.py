@@ -4,8 +4,7 @@ For a box of axis lengths ``X_i`` with links of ``w_i`` bytes/s along axis i, pe
 
     all_to_all   max_i  h_i / w_i,   h_i = floor(X_i^2 / 4) / (2 X_i)          with wrap
                                      h_i = floor(X_i / 2) ceil(X_i / 2) / X_i  without
-    all_gather   f / sum_i b_i w_i,  b_i = 2 with wrap, 1 without;
-                 f = 1 if every axis wraps, else (N - 1) / N
+    all_gather   (N - 1) / N / sum_i b_i w_i, b_i = 2 with wrap, 1 without
 
 ``h_i`` is the load of the busiest link of axis ``i`` when each of the N chips spreads one
 byte evenly over the box and routes one axis after the other: in a ring the mean distance
@@ -13,10 +12,10 @@ byte evenly over the box and routes one axis after the other: in a ring the mean
 half of the chips send to the other half. For one wrapped axis of even length this is the
 quarter of the all-gather of the theory, ``V / 4W`` with ``W = 2w`` and ``V = N`` buffers.
 
-``f / sum b_i w_i`` is the theory's ``V / (n W)`` over n wrapped axes and
-``(X - 1) V / (X w)`` over one line; in between it is the time in which the chip with the
-fewest links can receive the array, which is reached by gathering shares of it along the
-axes in different orders.
+The chip with the fewest links receives ``N - 1`` of ``N`` shards; that time is reached by
+gathering shares of the array along the axes in different orders. It is the theory's
+``(X - 1) V / (X w)`` over one line, and tends to its ``V / (n W)`` over n wrapped axes, where
+the theory leaves the share that a chip holds already out of account.
 """
 
 from __future__ import annotations
@@ -64,11 +63,9 @@ def inbound_rate(
 def gather_load(
     box: Sequence[int], wraps: Sequence[bool], rates: Sequence[float] | None = None
 ) -> float:
-    """``f / sum_i b_i w_i``: time to receive one byte of the gathered array."""
+    """Time to receive one byte of the gathered array: ``(N - 1) / N / sum_i b_i w_i``."""
     chips = math.prod(box)
-    rings = all(wrap for length, wrap in zip(box, wraps, strict=True) if length > 1)
-    received = 1.0 if rings else (chips - 1) / chips
-    return received / inbound_rate(box, wraps, rates)
+    return (chips - 1) / chips / inbound_rate(box, wraps, rates)
 
 
 def factor_boxes(size: int, limits: Sequence[int]) -> Iterator[Box]:

@@ -9,18 +9,19 @@ busiest link needs the larger of
     all_gather, reduce_scatter  V (p - 1) / (p W)        V (M - 1) / (M min_j p_j w)
     all_reduce                  twice                    twice
     all_to_all                  V (p - 1) / (N W)        V (1 - min_j p_j / N) / w
-    send_recv, broadcast        V / W                    V / w
+    send_recv                   V / W                    V / w
+    broadcast                   V / W                    V / (min_j p_j w)
 
 with ``p = max_j p_j``; dispatch and combine are all_to_alls. These are the forms of the
 scaling book, chapter on GPUs: it writes ``V`` for the full array of an all-to-all, N times
 the send buffer of one chip. An all-to-all sends every byte straight to its chip over the
-sender's NIC; the others are hierarchical: reduce-scatter inside, across domains on the
-shards, gather inside. The uplinks of oversubscribed leaves carry, at ``w`` over their
-contention, what is bound for another leaf: nothing of a hierarchical collective within one
-scalable unit, which stays on its rail. Switches that add up (NVLS, SHARP) take ``V / W``. In
-a full mesh without switches a pair has one link of ``w``: ``V / (n w)``, all_reduce twice. A
-torus follows :mod:`planner.topology.boxes`. What is wounded, or listed link by link, is
-routed on the graph: :mod:`planner.topology.graph_price`.
+sender's NIC; the others are hierarchical: reduce-scatter inside (a broadcast only splits),
+across domains on the shards, gather inside. The uplinks of oversubscribed leaves carry, at
+``w`` over their contention, what is bound for another leaf: nothing of a hierarchical
+collective within one scalable unit, which stays on its rail. Switches that add up (NVLS,
+SHARP) take ``V / W``. In a full mesh without switches a pair has one link of ``w``:
+``V / (n w)``, all_reduce twice. A torus follows :mod:`planner.topology.boxes`. What is
+wounded, or listed link by link, is routed on the graph: :mod:`planner.topology.graph_price`.
 
 Assumptions
 -----------
@@ -177,8 +178,11 @@ def _across_load(
 ) -> list[tuple[float, str]]:
     """Nameplate seconds per byte of the NICs and of the uplinks of the leaves."""
     least, count = shape.pieces[-1], len(shape.pieces)
-    if op in (Op.SEND_RECV, Op.BROADCAST):
+    if op is Op.SEND_RECV:
         load, climb = 1.0, 1.0 if shape.climb else 0.0
+    elif op is Op.BROADCAST:
+        load = climb = 1 / least
+        climb = climb if shape.num_units > 1 else 0.0
     elif op in EXCHANGES:
         load, climb = 1 - least / shape.size, shape.climb or 0.0
     else:
@@ -201,8 +205,11 @@ def across_rate(
         raise ValueError("a group across domains needs a scale-out fabric")
     outside = fabric.curves.of(op)
     inner = replace(shape, pieces=(shape.pieces[0],), num_units=1)
-    if op in (Op.SEND_RECV, Op.BROADCAST) or shape.pieces[0] == 1:
+    if op is Op.SEND_RECV or shape.pieces[0] == 1:
         inside = 0.0
+    elif op is Op.BROADCAST:
+        # Shards arrive through all NICs and are gathered inside.
+        inside = _inside_load(scale_up, Op.ALL_GATHER, inner) / scale_up.curves.of(op).derate
     else:
         inside = _inside_load(scale_up, op, inner) / scale_up.curves.of(op).derate
         if op in EXCHANGES:

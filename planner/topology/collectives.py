@@ -15,6 +15,7 @@ from planner.domain.scale_up import MeshDomain, SwitchDomain, Torus
 from planner.errors import SpecError
 from planner.topology.closed_forms import (
     EXCHANGES,
+    GATHERS,
     across_latency,
     across_rate,
     inside_rate,
@@ -120,7 +121,8 @@ def graph_rate(
         latency = across_latency(topology, op, shape)
     else:
         curve = inside
-        hops = load.hops if topology.is_torus else num_steps(op, shape.size)
+        phases = 2 if op is Op.ALL_REDUCE else 1
+        hops = phases * load.hops if topology.is_torus else num_steps(op, shape.size)
         latency = curve.base_s + hops * curve.step_s
     return CollectiveRate(
         latency_s=latency, s_per_byte=load.s_per_byte, fill_s=curve.fill_s, link=load.link
@@ -186,7 +188,7 @@ class CollectiveCost:
     Parameters
     ----------
     algorithm : str
-        ``library``, ``flat``, ``in_network`` or ``fused``.
+        ``library``, ``hierarchical``, ``flat``, ``in_network`` or ``fused``.
     seconds : float
         ``latency_s + wire_s + fill_s``.
     wire_s : float
@@ -218,7 +220,8 @@ class CollectiveCost:
     ratio: float | None = None
 
 
-ALGORITHMS = ("auto", "flat", "hierarchical", "in_network", "fused")
+MAX_BYTES = 1e18
+ALGORITHMS = ("auto", "library", "flat", "hierarchical", "in_network", "fused")
 
 
 def _flat_rate(topology: Topology, op: Op, groups: tuple[tuple[int, ...], ...]) -> CollectiveRate:
@@ -255,20 +258,25 @@ def _rates_of(
     own = collective_rate(topology, op, shape)
     # A group that does not fill its box of a torus is alone in it: nobody shares its links.
     alone = shape.box is not None and math.prod(shape.box) != shape.size
-    if len(groups) > 1 or alone:
+    # Closed forms of oversubscribed leaves take every NIC to be busy.
+    if len(groups) > 1 or alone or shape.climb is not None:
         own = graph_rate(topology, op, shape, groups)
     rates = {Algorithm.LIBRARY: own, **_kernel_rates(topology, op, shape, own)}
     wanted = {
         "auto": (Algorithm.LIBRARY, Algorithm.IN_NETWORK),
+        "library": (Algorithm.LIBRARY,),
         "hierarchical": (Algorithm.LIBRARY,),
         "in_network": (Algorithm.IN_NETWORK,),
         "fused": (Algorithm.FUSED,),
     }[algorithm]
-    found = {name.value: rates[name] for name in wanted if name in rates}
+    levels = len(shape.pieces) > 1 and op in (*GATHERS, Op.BROADCAST)
+    names = {name: name.value for name in Algorithm}
+    names[Algorithm.LIBRARY] = "hierarchical" if levels else "library"
+    found = {names[name]: rates[name] for name in wanted if name in rates}
     if not found:
         raise SpecError(
             f"{topology.spec.name} has no {algorithm} form of {op.value} for this group",
-            f"it has {', '.join(name.value for name in rates)}",
+            f"write --algorithm {' or '.join(name.value for name in rates)}",
         )
     return found
 
@@ -304,6 +312,14 @@ def collective_cost(
     if algorithm not in ALGORITHMS:
         raise SpecError(f"unknown algorithm '{algorithm}'", f"known: {', '.join(ALGORITHMS)}")
     groups = (tuple(chips), *(tuple(other) for other in others))
+    for group in groups:
+        if not group or not all(0 <= chip < topology.num_chips for chip in group):
+            raise SpecError(
+                f"a group has chips that {topology.spec.name} does not have",
+                f"its chips are 0 to {topology.num_chips - 1}",
+            )
+    if not 0 <= num_bytes <= MAX_BYTES:
+        raise SpecError(f"{num_bytes} is not a number of bytes", f"from 0 to {MAX_BYTES:g}")
     if op is Op.SEND_RECV and any(len(group) > 2 for group in groups):
         raise SpecError("send_recv takes a sender and a receiver", "name two chips")
     rates = _rates_of(topology, op, groups, algorithm)

@@ -1,13 +1,16 @@
 """Collectives routed over the graph: the price of what closed forms do not know.
 
-Every collective is a few rounds of traffic; a round takes what its busiest link needs.
+Every collective is a few rounds of traffic, pipelined one behind the other; it takes what
+the link needs that is busiest with all of them.
 
     all_to_all, dispatch, combine   every chip sends V / N to every other
     all_gather, reduce_scatter      inside a domain: V / p to every chip of the piece; between
                                     domains: lane i of every domain exchanges its shard with
                                     lane i of the others, V / (M min p) each
     all_reduce                      both twice
-    broadcast                       a chain through the group, V over each link of it
+    broadcast                       inside a domain a chain, V over each link of it; between
+                                    domains every lane a chain of its own, V / min p;
+                                    chains follow the numbers of the chips
     send_recv                       V from the first chip to the second
 
 Within a domain of direct links (mesh, torus) chips forward, and an all_gather is packed into
@@ -21,24 +24,24 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from planner.domain.curves import Op
-from planner.domain.hardware import MachineSpec
+from planner.domain.hardware import NO_WOUNDS, MachineSpec
 from planner.domain.scale_up import GraphDomain, MeshDomain, Torus
 from planner.errors import DisconnectedError
+from planner.topology.build import build_topology
 from planner.topology.graph import Topology
-from planner.topology.network import Ints
+from planner.topology.relays import with_relays
 from planner.topology.routing import LinkLoads, ecmp_loads
 from planner.topology.torus_routing import torus_loads
+from planner.topology.torus_wounds import wounded_torus
 from planner.topology.traffic import Exchange, Matrix, Traffic
 
-if TYPE_CHECKING:
-    from planner.topology.gather_bound import GatherBound
-
 Groups = Sequence[Sequence[int]]
+# Chips from which the longest path of a group is looked for.
+MAX_STARTS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,8 +127,7 @@ def rounds(topology: Topology, op: Op, groups: Groups) -> list[list[Traffic]]:
     if op is Op.SEND_RECV:
         return [[_sends([(group[0], group[1]) for group in groups])]]
     if op is Op.BROADCAST:
-        chains = [sorted(group, key=topology.domain_of) for group in groups]
-        return [[_sends([pair for c in chains for pair in itertools.pairwise(c)])]]
+        return _broadcast_rounds(topology, groups)
     if op is Op.ALL_TO_ALL:
         return [_by_size(groups, 1.0)]
     inside = [piece for group in groups for piece in _pieces(topology, group)]
@@ -140,11 +142,33 @@ def rounds(topology: Topology, op: Op, groups: Groups) -> list[list[Traffic]]:
 
 
 def _route(topology: Topology, traffic: Traffic) -> LinkLoads:
-    """A torus routes one axis after the other, unless it has to route around wounds."""
-    if not topology.is_torus or topology.wounded is not None:
-        return ecmp_loads(topology.network, traffic)
-    coordinates = np.array(topology.coordinates, dtype=np.int64)
-    return torus_loads(topology.network, topology.spec.shape, topology.wraps, traffic, coordinates)
+    """Loads of one traffic by the machine's own rules."""
+    if topology.is_torus and topology.wounded is not None:
+        return wounded_torus(topology).loads(with_relays(topology, traffic))
+    if topology.is_torus:
+        coordinates = np.array(topology.coordinates, dtype=np.int64)
+        return torus_loads(
+            topology.network, topology.spec.shape, topology.wraps, traffic, coordinates
+        )
+    return ecmp_loads(topology.network, with_relays(topology, traffic))
+
+
+def _broadcast_rounds(topology: Topology, groups: Groups) -> list[list[Traffic]]:
+    inside: list[Sequence[int]] = []
+    chains: list[tuple[int, int]] = []
+    across: list[Traffic] = []
+    for group in map(sorted, groups):
+        lanes = _lanes(topology, group)
+        if not lanes:
+            chains += itertools.pairwise(group)
+            continue
+        inside += _pieces(topology, group)
+        hops = _sends([pair for lane in lanes for pair in itertools.pairwise(lane)])
+        across.append(replace(hops, num_bytes=hops.num_bytes / len(lanes)))
+    found = [_by_size(inside, 1.0), across]
+    if chains:
+        found.append([_sends(chains)])
+    return [traffics for traffics in found if traffics]
 
 
 def link_loads(topology: Topology, traffics: Sequence[Traffic]) -> LinkLoads:
@@ -172,31 +196,32 @@ class _Peak:
     link_name: str = ""
 
 
-def _gather_bound(topology: Topology, chips: Ints) -> GatherBound:
-    """Cut bound through the chips of the group alone; through others where it must."""
+def _gathers(topology: Topology, groups: Groups) -> list[_Peak]:
+    """Gathers within the pieces of direct-link domains, for one byte of the result.
+
+    A piece whose chips do not hang together exchanges its shards over the chips between.
+    """
     # Loads OR-Tools, which healthy machines never need.
     from planner.topology.gather_bound import gather_seconds_per_byte
 
-    try:
-        return gather_seconds_per_byte(topology.network, chips)
-    except DisconnectedError:
-        return gather_seconds_per_byte(topology.network, chips, only_group=False)
-
-
-def _gathers(topology: Topology, groups: Groups) -> list[_Peak]:
-    """Gathers within the pieces of direct-link domains, for one byte of the result."""
     found = []
-    for group in groups:
-        for piece in _pieces(topology, group):
-            if len(piece) > 1:
-                chips = np.array(sorted(piece), dtype=np.int64)
-                bound = _gather_bound(topology, chips)
-                tier = bound.tiers[0] if bound.tiers else ""
-                name = topology.network.link_name(bound.links[0]) if bound.links else ""
-                found.append(
-                    _Peak(s_per_byte=bound.seconds_per_byte, inside=True, link=tier, link_name=name)
-                )
-    return found
+    apart: list[Sequence[int]] = []
+    for piece in (piece for group in groups for piece in _pieces(topology, group)):
+        if len(piece) == 1:
+            continue
+        try:
+            bound = gather_seconds_per_byte(
+                topology.network, np.array(sorted(piece), dtype=np.int64)
+            )
+        except DisconnectedError:
+            apart.append(piece)
+            continue
+        tier = bound.tiers[0] if bound.tiers else ""
+        name = topology.network.link_name(bound.links[0]) if bound.links else ""
+        found.append(
+            _Peak(s_per_byte=bound.seconds_per_byte, inside=True, link=tier, link_name=name)
+        )
+    return found + (_round_peaks(topology, _by_size(apart, 1.0)) if apart else [])
 
 
 def _one_path(topology: Topology, source: int, target: int) -> _Peak:
@@ -283,7 +308,9 @@ def _peaks(topology: Topology, op: Op, groups: Groups) -> list[_Peak]:
         peaks += _gathers(topology, groups)
     if op is Op.SEND_RECV and is_direct(topology):
         peaks += [_one_path(topology, group[0], group[1]) for group in groups]
-    for traffics in rounds(topology, op, groups):
+    # Rounds are pipelined: a link that serves several of them carries them all.
+    traffics = [traffic for part in rounds(topology, op, groups) for traffic in part]
+    if traffics:
         peaks += _round_peaks(topology, traffics)
     topology.memo[key] = peaks
     return peaks
@@ -300,7 +327,7 @@ def graph_load(topology: Topology, op: Op, groups: Groups) -> Load:
     Returns
     -------
     Load
-        Of the slowest round.
+        Of all rounds.
 
     Raises
     ------
@@ -318,20 +345,51 @@ def graph_load(topology: Topology, op: Op, groups: Groups) -> Load:
         for peak in _peaks(topology, pattern, groups)
     ]
     slowest = max(found, key=lambda load: load.s_per_byte)
-    if not topology.is_torus:
+    if topology.is_torus:
+        slowest = replace(slowest, hops=longest_path(topology, groups[0]))
+    if topology.wounded is None or isinstance(topology.spec.scale_up, GraphDomain):
         return slowest
-    return replace(slowest, hops=longest_path(topology, groups[0]))
+    # Detours may find idle links, and relieve busy ones: a wound is still not a help.
+    healthy = graph_load(healthy_twin(topology), op, _by_place(topology, groups))
+    hops = max(slowest.hops, healthy.hops)
+    return replace(max(slowest, healthy, key=lambda load: load.s_per_byte), hops=hops)
+
+
+def healthy_twin(topology: Topology) -> Topology:
+    """The same machine without its wounds; built once."""
+    found = topology.memo.get(healthy_twin)
+    if not isinstance(found, Topology):
+        found = build_topology(replace(topology.spec, wounds=NO_WOUNDS))
+        topology.memo[healthy_twin] = found
+    return found
+
+
+def _by_place(topology: Topology, groups: Groups) -> Groups:
+    """The same chips in the numbers of the healthy machine."""
+    size = topology.spec.domain_chips
+
+    def number(chip: int) -> int:
+        domain, position = topology.places[chip]
+        return domain * size + position
+
+    return [[number(chip) for chip in group] for group in groups]
 
 
 def longest_path(topology: Topology, group: Sequence[int]) -> int:
-    """Hops over links between chips from the first chip of a group to its farthest."""
+    """Most hops over links between chips from one chip of a group to another.
+
+    Seen from up to ``MAX_STARTS`` of its chips.
+    """
     neighbours = _direct_neighbours(topology)
-    distance = {group[0]: 0}
-    queue = deque([group[0]])
-    while queue:
-        node = queue.popleft()
-        for other, _ in neighbours[node]:
-            if other not in distance:
-                distance[other] = distance[node] + 1
-                queue.append(other)
-    return max((distance[chip] for chip in group if chip in distance), default=1)
+    longest = 1
+    for start in sorted(group)[:MAX_STARTS]:
+        distance = {start: 0}
+        queue = deque([start])
+        while queue:
+            node = queue.popleft()
+            for other, _ in neighbours[node]:
+                if other not in distance:
+                    distance[other] = distance[node] + 1
+                    queue.append(other)
+        longest = max(longest, *(distance.get(chip, 0) for chip in group))
+    return longest

@@ -23,7 +23,7 @@ from planner.topology.builders import torus_places
 from planner.topology.covers import cover_domains, level_pieces
 from planner.topology.fabric_size import leaf_index
 from planner.topology.graph import Topology
-from planner.topology.soundness import is_sound, leaving_chips
+from planner.topology.soundness import is_sound, reachable_domains
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,7 +244,7 @@ def max_cells(topology: Topology, size: int, unit: int) -> int:
     need = size // unit
     if need <= max(capacities):
         return sum(capacity // need for capacity in capacities)
-    capacities = _capacities(leaving_chips(topology), unit)
+    capacities = _capacities(reachable_domains(topology), unit)
     if len(set(capacities)) == 1:
         return len(capacities) // math.ceil(need / capacities[0]) if capacities[0] else 0
     return len(cover_domains(capacities, need))
@@ -282,7 +282,7 @@ def carve(topology: Topology, size: int, unit: int) -> tuple[Cell, ...]:
             for start in range(0, len(domain) - size + 1, size)
         )
     cells = []
-    domains = leaving_chips(topology)
+    domains = reachable_domains(topology)
     capacities = _capacities(domains, unit)
     for cover in cover_domains(capacities, need):
         pieces = [unit * share for share in level_pieces([capacities[d] for d in cover], need)]

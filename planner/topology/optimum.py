@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.domain.curves import Op
+from planner.errors import DisconnectedError
 from planner.topology.closed_forms import EXCHANGES
 from planner.topology.collectives import CollectiveCost
 from planner.topology.graph import Topology
@@ -61,9 +62,14 @@ def _cut(topology: Topology, op: Op, group: Sequence[int]) -> Optimum:
     crosses = len(pieces) > 1
     ways = inside[chips] + (outside[chips] if crosses else 0.0)
     slowest = float(((size - 1) / size / ways).max())
-    for domain, piece in pieces.items() if crosses else ():
-        members = [chip for chip, owner in zip(chips, owners, strict=True) if owner == domain]
-        slowest = max(slowest, (size - piece) / size / float(outside[members].sum()))
+    if crosses:
+        out: dict[int, float] = dict.fromkeys(pieces, 0.0)
+        for owner, rate in zip(owners, outside[chips].tolist(), strict=True):
+            out[owner] += rate
+        slowest = max(
+            slowest,
+            *((size - piece) / size / out[domain] for domain, piece in pieces.items()),
+        )
     if not crosses and is_direct(topology):
         # Loads OR-Tools.
         from planner.topology.gather_bound import gather_seconds_per_byte
@@ -80,7 +86,13 @@ def _ends(topology: Topology, op: Op, group: Sequence[int]) -> Optimum:
     chips = list(group)
     crosses = len({topology.domain_of(chip) for chip in chips}) > 1
     if op is Op.SEND_RECV and crosses:
-        ways = outside[chips]
+        # A chip without a NIC uses those of its domain.
+        ways = np.array(
+            [
+                outside[chip] or outside[list(topology.domains[topology.domain_of(chip)])].sum()
+                for chip in chips
+            ]
+        )
     else:
         ways = inside[chips] + (outside[chips] if crosses else 0.0)
     return Optimum(s_per_byte=float((1 / ways).max()), method="cut")
@@ -95,8 +107,29 @@ def _flow(topology: Topology, op: Op, groups: Groups) -> Optimum:
         bytes_per_pair=1 / len(groups[0]),
     )
     inside, outside = derates(topology.spec, op)
-    bound = flow_bound(topology.network, exchange, inside, outside)
+    try:
+        bound = flow_bound(topology.network, exchange, inside, outside)
+    except DisconnectedError:
+        # Some chips need the NICs of others, which the flow does not know of.
+        return _domain_cut(topology, op, groups)
     return Optimum(s_per_byte=bound.seconds, method=bound.method)
+
+
+def _domain_cut(topology: Topology, op: Op, groups: Groups) -> Optimum:
+    """What must leave every domain in an exchange, through all of its NICs."""
+    _, outside = inbound_rates(topology, op)
+    leaving: dict[int, float] = {}
+    for group in groups:
+        pieces = Counter(topology.domain_of(chip) for chip in group)
+        for domain, piece in pieces.items():
+            sent = piece * (len(group) - piece) / len(group)
+            leaving[domain] = leaving.get(domain, 0.0) + sent
+    slowest = max(
+        sent / float(outside[list(topology.domains[domain])].sum())
+        for domain, sent in leaving.items()
+        if sent
+    )
+    return Optimum(s_per_byte=slowest, method="cut")
 
 
 def optimum(topology: Topology, op: Op, groups: Groups, algorithm: str) -> Optimum:
@@ -157,7 +190,9 @@ def with_optimum(
     if cost.algorithm in (Algorithm.IN_NETWORK, Algorithm.FUSED):
         # Other curves than the library's: compare at nameplate.
         bound_s *= _relative_derate(topology, cost)
-    link = graph_load(topology, cost.op, groups).link_name
+    pattern = Op.ALL_TO_ALL if cost.algorithm == "flat" else cost.op
+    busiest = graph_load(topology, pattern, groups)
+    link = busiest.link_name if busiest.link == cost.link else ""
     return replace(
         cost,
         link_name=link,

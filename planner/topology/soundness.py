@@ -174,6 +174,17 @@ def is_sound(topology: Topology, chips: Sequence[int]) -> bool:
     return all(state.domains[owner] for owner in owners)
 
 
+def reachable_domains(topology: Topology) -> tuple[tuple[int, ...], ...]:
+    """Chips of each domain that other domains can talk to, if need be by a detour.
+
+    One chip with a way out serves its whole domain; a domain without any is left alone.
+    """
+    return tuple(
+        domain if way else ()
+        for domain, way in zip(topology.domains, leaving_chips(topology), strict=True)
+    )
+
+
 def leaving_chips(topology: Topology) -> tuple[tuple[int, ...], ...]:
     """Chips of each domain that can talk to other domains: those that the fabric joins.
 

@@ -59,7 +59,7 @@ def _split(text: str) -> tuple[str, str]:
     kind, colon, name = text.partition(":")
     if not colon or not name or kind not in KNOWN:
         raise SpecError(
-            f"cannot read '{text}'",
+            f"cannot read '{text}' as a dead or slow part",
             f"write kind:name, for example chip:r0/t3/c2; kinds: {', '.join(KNOWN)}",
         )
     return kind, name
@@ -128,7 +128,12 @@ def _links(network: Network, text: str, name: str) -> Bools:
     if not hit.any():
         for part, end in zip((left, right), ends, strict=True):
             if not end.any():
-                raise _unknown(f"link:{part}", names, "link")
+                near = difflib.get_close_matches(part, list(names)[:20_000], n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(near)}? " if near else ""
+                raise SpecError(
+                    f"{text}: there is no '{part}' on this machine",
+                    f"{hint}planner topology export lists every name",
+                )
         raise SpecError(f"no link joins {left} and {right}", "planner topology export lists links")
     return hit
 
@@ -162,7 +167,10 @@ def _spared(
     for domain, count in limits.items():
         members = np.flatnonzero(owners == domain)
         if not 0 <= count <= len(members):
-            raise SpecError(f"{prefix}{domain} has {len(members)} chips, not {count}")
+            raise SpecError(
+                f"usable: {prefix}{domain} has {len(members)} chips, not {count}",
+                f"write a number from 0 to {len(members)}",
+            )
         spared.append(members[~dead[members]][count:])
     return np.concatenate(spared) if spared else np.zeros(0, dtype=np.int64)
 
@@ -196,11 +204,12 @@ def wound(network: Network, wounds: Wounds, prefix: str) -> Wounded:
             if kind == "link"
             else _touched(network, _matching(network, text, kind, name))
         )
-        rates[slow] *= left
+        # Two names for one link do not slow it twice.
+        rates[slow] = np.minimum(rates[slow], left * network.bytes_per_s[slow])
     dead[_spared(network, wounds.usable, prefix, dead)] = True
     dead |= _orphans(network, dead)
     if dead[: network.num_chips].all():
-        raise SpecError("no chip of the machine is left")
+        raise SpecError("no chip of the machine is left", "leave some chips out of the wounds")
     kept = np.flatnonzero(~dead)
     renumbered = np.full(network.num_nodes, -1, dtype=np.int64)
     renumbered[kept] = np.arange(len(kept))

@@ -89,7 +89,7 @@ def test_help_does_not_wait_for_numpy():
         (["show", "tpu-v5e", "--shape", "4"], "--shape"),
         (["show", "gb200-nvl72", "--without", "chip:r0/t3c2"], "did you mean chip:r0/t3/c2"),
         (["show", "gb200-nvl72", "--without", "r0"], "kind:name"),
-        (["show", "gb200-nvl72", "--degrade", "switch:r0/sw1=2"], "(0, 1]"),
+        (["show", "gb200-nvl72", "--degrade", "switch:r0/sw1=2"], "[1e-06, 1]"),
         (["show", "gb200-nvl72", "--usable", "r0=80"], "r0 has 72 chips"),
         (["show", "gb200-nvl72", "--wounds", "none.toml"], "none.toml"),
         (["show", "gb200-nvl72", "--without", "chip:*"], "no chip of the machine is left"),

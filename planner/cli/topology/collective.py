@@ -27,7 +27,7 @@ from planner.units import parse_bytes
 @click.option("--concurrent", is_flag=True, help="The rest of the machine does the same.")
 @click.option(
     "--algorithm",
-    type=click.Choice(["auto", "flat", "hierarchical", "in_network", "fused"]),
+    type=click.Choice(["auto", "library", "flat", "hierarchical", "in_network", "fused"]),
     default="auto",
     show_default=True,
     help="How it is run.",

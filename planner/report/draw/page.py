@@ -7,8 +7,9 @@ from planner.report.draw.canvas import Sheet
 from planner.report.draw.fabric import draw_hall
 from planner.report.draw.generic import draw_generic
 from planner.report.draw.hall import arrange
-from planner.report.draw.legend import describe, draw_header, draw_legend
+from planner.report.draw.legend import draw_header, draw_legend
 from planner.report.draw.parts import compare
+from planner.report.draw.words import Words
 from planner.topology.graph import Topology
 
 
@@ -33,7 +34,7 @@ def draw_topology(topology: Topology) -> str:
         draw_generic(sheet, parts)
     else:
         draw_hall(sheet, parts, arrange(parts))
-    draw_legend(sheet, parts)
-    draw_header(sheet, parts)
-    title, description = describe(parts)
-    return sheet.to_svg(title, description)
+    words = Words(parts=parts)
+    draw_legend(sheet, words)
+    draw_header(sheet, words)
+    return sheet.to_svg(words.title, words.description)

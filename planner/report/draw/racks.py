@@ -29,6 +29,7 @@ SWITCH_HEIGHT, SWITCH_PITCH = 12.0, 14.0
 HEADER, FOOTER, PAD = 26.0, 22.0, 9.0
 FABRIC_X, NIC_X, LABEL_X, CHIPS_X = 9.0, 15.0, 50.0, 54.0
 CABLE_GAP, CABLE_WIDTH = 10.0, 8.0
+NAME_X = 17.0
 PART_GAP = 104.0
 MAX_SWITCH_TRAYS = 9
 MAX_EXPLAINED = 2
@@ -88,7 +89,15 @@ class Rack:
 
     @cached_property
     def _cabinet_width(self) -> float:
-        return self._chips_right + CABLE_GAP + CABLE_WIDTH + self._note_width + PAD
+        inside = self._chips_right + CABLE_GAP + CABLE_WIDTH + self._note_width
+        count = text_width(f"{len(self.parts.chips(self.domain))} chips", SMALL)
+        header = NAME_X + text_width(self._name(self.scale_up.parts - 1), HEADING) + 8 + count
+        return max(inside, header) + PAD
+
+    def _name(self, part: int) -> str:
+        """``r0``, or ``r0 part 1`` where a domain has several cabinets."""
+        name = domain_name(self.parts, self.domain)
+        return f"{name} part {part}" if self.scale_up.parts > 1 else name
 
     @cached_property
     def width(self) -> float:
@@ -159,11 +168,10 @@ class Rack:
         switches_y = first + above * TRAY_PITCH + 3
         height = HEADER + len(trays) * TRAY_PITCH + block + FOOTER
         sheet.box(Box(x, y, self._cabinet_width, height), "frame", layer=0)
-        name = domain_name(self.parts, self.domain)
-        name = f"{name} part {part}" if self.scale_up.parts > 1 else name
-        sheet.text((x + FABRIC_X + 8, y + 17), name, HEADING, "bold")
+        name = self._name(part)
+        sheet.text((x + NAME_X, y + 17), name, HEADING, "bold")
         alive = sum(not self.parts.dead[chip] for tray in trays for chip in tray.chips)
-        right = x + self._chips_right + CABLE_GAP + CABLE_WIDTH
+        right = x + self._cabinet_width - PAD
         sheet.text((right, y + 17), f"{alive} chips", SMALL, "muted", "end")
         cable = x + self._chips_right + CABLE_GAP
         tray_tops = [

@@ -47,7 +47,7 @@ def test_an_empty_file_is_no_wound(tmp_path):
         ('without = "chip:x"', "without", "expected `array`"),
         ("without = [3]", "without", "expected `str`"),
         ("[degrade]\nx = true", "degrade", "expected `float`"),
-        ("[degrade]\nx = 1.5", "degrade", "x = 1.5 is outside (0, 1]"),
+        ("[degrade]\nx = 1.5", "degrade", "x = 1.5 is outside [1e-06, 1]"),
         ("[degrade]\nx = 0", "degrade", "x = 0"),
         ("[degrade]\nx = nan", "degrade", "nan is outside"),
         ("[usable]\nr0 = 7.5", "usable", "expected `int`"),
@@ -81,9 +81,11 @@ def test_texts_of_every_option():
     assert parse_wounds((), (), ()) is NO_WOUNDS
 
 
-def test_the_last_of_two_texts_has_its_way():
-    parsed = parse_wounds((), ("switch:a=0.5", "switch:a=0.75"), ("r0=1", "r0=2"))
+def test_the_last_of_two_fractions_has_its_way():
+    parsed = parse_wounds((), ("switch:a=0.5", "switch:a=0.75"), ("r0=2", "r0=2"))
     assert parsed == Wounds(degrade=(("switch:a", 0.75),), usable=(("r0", 2),))
+    with pytest.raises(SpecError, match="r0 is given twice"):
+        parse_wounds((), (), ("r0=1", "r0=2"))
 
 
 @pytest.mark.parametrize(
