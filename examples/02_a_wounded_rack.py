@@ -9,9 +9,8 @@ bytes pass NICs of 50 GB/s.
 Run: python examples/02_a_wounded_rack.py
 """
 
-from planner import load_topology
+from planner import Sizing, Wounds, load_topology
 from planner.domain.curves import Op
-from planner.domain.hardware import Sizing, Wounds
 from planner.topology.collectives import collective_cost
 
 CASES = {

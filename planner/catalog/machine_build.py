@@ -89,6 +89,9 @@ def _chip(table: ChipTable, field: str = "chip") -> Chip:
             kernel_s=table.derate.kernel_us * US,
             attention_forward=table.derate.attention_forward or table.derate.attention,
             attention_backward=table.derate.attention_backward or table.derate.attention,
+            sustained=table.derate.sustained or 1.0,
+            elementwise=table.derate.elementwise or 1.0,
+            expert_layer_s=(table.derate.expert_layer_us or 0.0) * US,
         ),
         price_usd_per_hour=table.price_usd_per_hour,
     )
@@ -262,6 +265,8 @@ def _scale_up(table: SwitchTable | MeshTable | TorusTable | GraphTable) -> Scale
 def _fabric(table: FabricTable, domain_chips: int) -> Fabric:
     if domain_chips % table.chips_per_nic:
         raise FieldProblem("scale_out.chips_per_nic", f"does not divide {domain_chips} chips")
+    if table.rails and domain_chips // table.chips_per_nic % table.rails:
+        raise FieldProblem("scale_out.rails", f"do not divide the NICs of {domain_chips} chips")
     return Fabric(
         nic_bytes_per_s=table.nic_GB_per_s * GB,
         domains_per_unit=table.domains_per_unit,
@@ -271,6 +276,7 @@ def _fabric(table: FabricTable, domain_chips: int) -> Fabric:
         max_domains=table.max_domains,
         curves=_curves(table.achieved),
         chips_per_nic=table.chips_per_nic,
+        rails=table.rails,
     )
 
 
@@ -294,9 +300,11 @@ def wounds_record(table: WoundsTable) -> Wounds:
         A fraction that is not in (0, 1].
     """
     for name, left in table.degrade.items():
-        if not 0 < left <= 1:
+        if not 1e-6 <= left <= 1:
             raise FieldProblem(
-                "wounds.degrade", f"{name} = {left} is outside (0, 1]", "use without for dead ones"
+                "wounds.degrade",
+                f"{name} = {left} is outside [1e-06, 1]",
+                "use without for dead ones",
             )
     return Wounds(
         without=tuple(dict.fromkeys(table.without)),

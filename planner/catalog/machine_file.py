@@ -91,7 +91,7 @@ def split_sources(
     return plain, sources
 
 
-MAY_BE_ZERO = ("wrap_multiple", "trunk_links")
+MAY_BE_ZERO = ("wrap_multiple", "trunk_links", "rails")
 
 
 def _limits(path: tuple[str, ...]) -> tuple[float, float, bool]:

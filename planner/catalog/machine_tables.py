@@ -42,6 +42,9 @@ class Derate(Table, frozen=True):
     matmul: Rates
     attention_forward: float | None = None
     attention_backward: float | None = None
+    sustained: float | None = None
+    elementwise: float | None = None
+    expert_layer_us: float | None = None
 
 
 class ChipTable(Table, frozen=True):
@@ -167,6 +170,7 @@ class FabricTable(Table, frozen=True):
     max_domains: int
     achieved: AchievedTable
     chips_per_nic: int = 1
+    rails: int = 0
 
 
 class SizeTable(Table, frozen=True):

@@ -33,7 +33,13 @@ class Efficiency:
     fraction that a large matrix multiply reaches; ``attention`` is the fraction of the
     bf16 peak that a decode attention core reaches when compute-bound, and
     ``attention_forward`` and ``attention_backward`` are those of whole sequences (prefill,
-    training); ``kernel_s`` is added for every operation of a layer (launch and ramp inside
+    training); ``sustained`` is the share of the matmul fractions that multiplies keep up over
+    a whole training step (power-limited clocks, ragged tiles, waits between kernels);
+    ``elementwise`` is the share of its HBM rate that the chain of norms, activations and
+    residuals of a training engine of the chip's time turns to use (a pass per operand, fused);
+    ``expert_layer_s`` is what an MoE layer waits for its host in the forward and backward
+    pass of one microbatch (counts of routed tokens, kernels launched one by one);
+    ``kernel_s`` is added for every operation of a layer (launch and ramp inside
     a captured graph).
     """
 
@@ -43,6 +49,9 @@ class Efficiency:
     kernel_s: float
     attention_forward: float = 1.0
     attention_backward: float = 1.0
+    sustained: float = 1.0
+    elementwise: float = 1.0
+    expert_layer_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +88,9 @@ class Fabric:
         Downlink over uplink bandwidth of a leaf, ``>= 1``.
     curves : Curves
         ``steps`` count messages between domains.
+    rails : int
+        With ``r > 0`` rails, NICs ``i``, ``i + r``, ... of all domains of a unit are cabled one
+        after another to neighbouring leaves, before those of the next rail.
     """
 
     nic_bytes_per_s: float
@@ -89,6 +101,7 @@ class Fabric:
     max_domains: int
     curves: Curves
     chips_per_nic: int = 1
+    rails: int = 0
 
     @property
     def chip_bytes_per_s(self) -> float:

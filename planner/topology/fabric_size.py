@@ -91,9 +91,15 @@ def leaf_index(fabric: Fabric, domain_chips: int, domain: Index, nic: Index) -> 
     NIC ``i`` of every domain goes to leaf ``i``, modulo the leaves. Where a unit has several
     times as many leaves as a domain has NICs, its domains are shared out between as many
     groups of leaves: the first half of 64 nodes with 8 NICs to leaves 0-7, the others to
-    leaves 8-15.
+    leaves 8-15. With rails, the NICs of a unit are counted rail after rail, and each leaf takes
+    the next of them: 144 per rail of an eight-rack unit fill four and a half leaves of 32.
     """
     nics = domain_chips // fabric.chips_per_nic
+    if fabric.rails:
+        per_domain = nics // fabric.rails
+        in_rail = domain % fabric.domains_per_unit * per_domain + nic // fabric.rails
+        count = nic % fabric.rails * per_domain * fabric.domains_per_unit + in_rail
+        return count * fabric.leaves_per_unit // (nics * fabric.domains_per_unit)
     groups = max(1, fabric.leaves_per_unit // nics)
     group = domain % fabric.domains_per_unit * groups // fabric.domains_per_unit
     return (group * nics + nic) % fabric.leaves_per_unit

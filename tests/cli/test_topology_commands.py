@@ -211,12 +211,13 @@ def test_one_chip_of_thousands_is_not_nothing(capsys):
 
 def test_wounds_of_a_file(capsys, tmp_path):
     path = tmp_path / "wounds.toml"
-    path.write_text('without = ["leaf:su0/leaf3"]\n[usable]\n"*" = 70\n')
+    path.write_text('without = ["leaf:su0/leaf0"]\n[usable]\n"*" = 70\n')
     text = out(capsys, "show", "gb200-nvl72", "--racks", "2", "--wounds", str(path))
     tail = figures(text[text.index("Wounds:") :])
     assert tail["chips"] == ["144", "140", "97.2 %"]
-    # Leaf 3 serves four NICs of each rack, none of the two spared last chips.
-    assert tail["egress, worst domain (r0)"] == ["3.60 TB/s", "3.30 TB/s", "91.7 %"]
+    # Leaf 0 serves the 18 NICs of rail 0 of the first rack, none of the two spared last chips:
+    # 52 of 72 are left.
+    assert tail["egress, worst domain (r0)"] == ["3.60 TB/s", "2.60 TB/s", "72.2 %"]
 
 
 def test_mixed_chips(capsys, mine):

@@ -79,11 +79,25 @@ def test_four_nodes_on_rails():
     assert nodes.cables[nodes.scale_up].sum() == 32 * 18
 
 
+def test_rails_fill_one_leaf_after_another():
+    # Rail 0 is chip 0 of every tray: 18 of the first rack and 14 of the second fill 32 ports.
+    racks = network("gb200-nvl72", racks=2)
+    served = [name for name in neighbours(racks, "su0/leaf0") if name.endswith("nic")]
+    first = [f"r0/t{tray}/c0/nic" for tray in range(18)]
+    assert sorted(served) == sorted(first + [f"r1/t{tray}/c0/nic" for tray in range(14)])
+    # Eight racks have 144 NICs per rail: leaf 4 takes 16 of rail 0 and 16 of rail 1.
+    unit = network("gb200-nvl72", racks=8)
+    rails = [name.split("/")[2] for name in neighbours(unit, "su0/leaf4") if "nic" in name]
+    assert sorted(rails) == ["c0"] * 16 + ["c1"] * 16
+
+
 def test_more_nics_than_leaves_go_round():
-    rack = network("gb200-nvl72")
+    # Without rails: NIC i to leaf i modulo the 8 leaves of a GB300 unit.
+    spec = load_machine("gb300-nvl72")
+    rack = build_network(replace(spec, scale_out=replace(spec.scale_out, rails=0)))
     served = [name for name in neighbours(rack, "su0/leaf3") if name.endswith("nic")]
-    places = chip_names(load_machine("gb200-nvl72"))
-    assert sorted(served) == sorted(f"{places[chip]}/nic" for chip in (3, 21, 39, 57))
+    places = chip_names(spec)
+    assert sorted(served) == sorted(f"{places[chip]}/nic" for chip in range(3, 72, 8))
 
 
 def test_units_have_their_own_leaves():

@@ -312,10 +312,10 @@ def test_a_dead_nic_and_a_dead_leaf():
     assert nic.scale_out_worst_domain == DomainFigure(domain="r1", bytes_per_s=close(71 * 50e9))
     assert nic.scale_out_domain_bytes_per_s == close(72 * 50e9)
     assert nic.scale_out_bisection.bytes_per_s == close(71 * 50e9)
-    leaf = summarise(wounded("gb200-nvl72", "leaf:su0/leaf3", racks=2))
-    # Leaf 3 serves NICs 3, 21, 39 and 57 of each rack.
-    assert leaf.scale_out_worst_domain.bytes_per_s == close(68 * 50e9)
-    assert leaf.scale_out_bisection.bytes_per_s == close(68 * 50e9)
+    leaf = summarise(wounded("gb200-nvl72", "leaf:su0/leaf0", racks=2))
+    # Leaf 0 serves the 18 NICs of rail 0 of the first rack and 14 of the second.
+    assert leaf.scale_out_worst_domain.bytes_per_s == close(54 * 50e9)
+    assert leaf.scale_out_bisection.bytes_per_s == close(54 * 50e9)
     assert leaf.num_chips == 144
 
 
