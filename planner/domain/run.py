@@ -89,6 +89,9 @@ class Run:
         Tokens per sequence (training), new tokens per sequence (prefill).
     context_len : float
         Cached tokens: mean during decode, already there before a prefill.
+    context_spread : float
+        Standard deviation of the cached tokens over the sequences
+        (:mod:`planner.cost.runs.inference_contexts`).
     input_len, output_len : int
         Of a request.
     microbatch : int
@@ -97,6 +100,11 @@ class Run:
         0 none, 1 optimizer states sharded over ``attn_dp``, 2 gradients too, 3 weights too.
     overlap : frozenset of Overlap, optional
         None where the source does not say: the usual habit of the phase.
+    engine : str
+        Generation of the inference engine: ``2022``, ``2023``, ``2024``, ``eager``,
+        ``current`` or ``ideal`` (:mod:`planner.cost.runs.inference_engine`).
+    chunk_tokens : int
+        Most tokens of one prefill pass; 0 for the engine's habit.
     """
 
     kind: RunKind
@@ -104,6 +112,7 @@ class Run:
     global_batch: int
     seq_len: int = 0
     context_len: float = 0.0
+    context_spread: float = 0.0
     input_len: int = 0
     output_len: int = 0
     microbatch: int = 0
@@ -112,6 +121,8 @@ class Run:
     zero_stage: int = 0
     sequence_parallel: bool = False
     overlap: frozenset[Overlap] | None = None
+    engine: str = "current"
+    chunk_tokens: int = 0
 
     @property
     def num_microbatches(self) -> int:
