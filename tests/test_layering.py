@@ -16,8 +16,8 @@ LAYERS = (
     ("topology", "catalog"),
     ("cost",),
     ("search", "economics"),
-    ("compose",),
-    ("api", "machine_api"),
+    ("compose", "pricing"),
+    ("api", "machine_api", "run_api", "validation"),
     ("export", "report"),
     ("cli",),
 )
