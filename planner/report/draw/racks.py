@@ -183,14 +183,15 @@ class Rack:
             lowest = tray_tops[-1] + TRAY_HEIGHT / 2
             sheet.line([(x + FABRIC_X, y), (x + FABRIC_X, lowest)], "nl", width=2)
         bar = Box(cable, first, CABLE_WIDTH, height - HEADER - FOOTER - 2)
+        built = " as built" if self.parts.topology.wounded is not None else ""
         links = f"{self.scale_up.links_per_chip} × {rate(self.scale_up.levels[0].link_bytes_per_s)}"
-        sheet.box(bar, "cable", f"{name} cable cartridge\n{links} per chip per direction")
+        sheet.box(bar, "cable", f"{name} cable cartridge\n{links} per chip per direction{built}")
         self._draw_switches(sheet, part, x, switches_y)
         last = self.domain == self.parts.spec.num_domains - 1 and part == self.scale_up.parts - 1
         if last and self.parts.spec.num_domains <= MAX_EXPLAINED:
             self._explain(sheet, x + self._cabinet_width, y, above)
         middle = (x + CHIPS_X + cable + CABLE_WIDTH) / 2
-        sheet.text((middle, y + height - 8), f"{links} per chip", TINY, "muted", "middle")
+        sheet.text((middle, y + height - 8), f"{links} per chip{built}", TINY, "muted", "middle")
         return switches_y + (block - 8) / 2
 
     def _explain(self, sheet: Sheet, x: float, y: float, above: int) -> None:
