@@ -21,13 +21,16 @@ if TYPE_CHECKING:
         plan,
         verify,
     )
+    from planner.domain.hardware import Sizing, Wounds
     from planner.domain.layout import Layout
     from planner.domain.outcome import Infeasible
     from planner.domain.question import DegreeLimits, Question
     from planner.errors import CatalogError, ModelBugError, PlannerError, SpecError
     from planner.machine_api import load_topology
+    from planner.run_api import EstimateKind, RunEstimate, RunQuestion, estimate
 
 _HOMES = {
+    "estimate": "planner.run_api",
     "evaluate": "planner.api",
     "evaluate_layout": "planner.api",
     "load_model": "planner.api",
@@ -38,6 +41,11 @@ _HOMES = {
     "Infeasible": "planner.domain.outcome",
     "DegreeLimits": "planner.domain.question",
     "Question": "planner.domain.question",
+    "Sizing": "planner.domain.hardware",
+    "Wounds": "planner.domain.hardware",
+    "EstimateKind": "planner.run_api",
+    "RunEstimate": "planner.run_api",
+    "RunQuestion": "planner.run_api",
     "CatalogError": "planner.errors",
     "ModelBugError": "planner.errors",
     "PlannerError": "planner.errors",
@@ -47,13 +55,19 @@ _HOMES = {
 __all__ = [
     "CatalogError",
     "DegreeLimits",
+    "EstimateKind",
     "Infeasible",
     "Layout",
     "ModelBugError",
     "PlannerError",
     "Question",
+    "RunEstimate",
+    "RunQuestion",
+    "Sizing",
     "SpecError",
+    "Wounds",
     "__version__",
+    "estimate",
     "evaluate",
     "evaluate_layout",
     "load_model",

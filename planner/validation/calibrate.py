@@ -108,9 +108,11 @@ def _rows(request: CalibrationRequest, bench: FittedBench, machine: str) -> tupl
     wanted += [RunRow] if set(groups) - {COLLECTIVES} else []
     chosen = choose_rows(own, bench, tuple(wanted))
     if not chosen.rows:
-        reasons = "; ".join(f"{item.num_rows} x {item.reason}" for item in chosen.skipped[:3])
+        reasons = "; ".join(f"{item.reason} ({item.num_rows})" for item in chosen.skipped[:3])
+        count = "the only row" if len(own) == 1 else f"none of the {len(own)} rows"
+        cannot = "cannot" if len(own) == 1 else "can"
         raise SpecError(
-            f"none of the {len(own)} rows of {request.file} on {machine} can be fitted: {reasons}",
+            f"{count} of {request.file} on {machine} {cannot} be fitted: {reasons}",
             "planner validate names every row and its reason",
         )
     return chosen, len(own), len(everything)

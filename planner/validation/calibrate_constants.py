@@ -58,8 +58,11 @@ class Constant:
     prior: float
 
     def moved(self, theta: float) -> float:
-        """The value that lies ``theta`` standard deviations of the prior from the present one."""
-        return self.value * math.exp(self.prior * theta)
+        """The value that lies ``theta`` standard deviations of the prior from the present one.
+
+        Within the bounds: rounding must not carry a fraction beyond 1.
+        """
+        return min(max(self.value * math.exp(self.prior * theta), self.low), self.high)
 
     def theta(self, value: float) -> float:
         """How far a value lies from the present one, in standard deviations of the prior."""

@@ -34,7 +34,8 @@ _MAX_PASSES = 15
 _MAX_TRIALS = 8
 _STEP_TOLERANCE = 1e-3  # in standard deviations of the prior
 _LOSS_TOLERANCE = 1e-4
-_FIRST_DAMPING, _LEAST_DAMPING = 1e-3, 1e-6
+# Of the curvature's diagonal: none at first, then as much as it takes.
+_LEAST_DAMPING = 1e-3
 # Parts in a direction that count as about the same.
 _SHARED = 0.8
 
@@ -131,9 +132,9 @@ def _downhill(problem: Problem, here: _Place, jacobian: Floats, scatter: Floats)
         residuals = problem.residuals(theta)
         found = loss(residuals, theta, scatter)
         if found < here.loss:
-            damping = max(damping / 10.0, _LEAST_DAMPING)
+            damping = damping / 10.0 if damping > _LEAST_DAMPING else 0.0
             return _Place(theta=theta, residuals=residuals, loss=found, damping=damping)
-        damping *= 10.0
+        damping = max(10.0 * damping, _LEAST_DAMPING)
     return None
 
 
@@ -144,7 +145,7 @@ def minimise(problem: Problem, start: Floats, scatter: Floats) -> Fit:
         theta=start,
         residuals=residuals,
         loss=loss(residuals, start, scatter),
-        damping=_FIRST_DAMPING,
+        damping=0.0,
     )
     jacobian = problem.jacobian(here.theta, here.residuals)
     for _ in range(_MAX_PASSES):
@@ -212,6 +213,26 @@ def estimate_scatter(residuals: Floats, kinds: Sequence[Sequence[int]]) -> Float
     return found
 
 
+def _information(jacobian: Floats, weights: Floats) -> Floats:
+    """What rows say about each constant, the others unknown, in units of the prior.
+
+    ``1 / variance - 1``; shape ``[constants]``. ``weights`` are over the square of the scatter.
+    """
+    curvature = (jacobian.T * weights) @ jacobian + np.eye(jacobian.shape[1])
+    found: Floats = np.maximum(1.0 / np.diag(np.linalg.inv(curvature)) - 1.0, 0.0)
+    return found
+
+
+def _contradicted(jacobian: Floats, weights: Floats) -> Floats:
+    """The same without the row that says most about the constant. Shape ``[constants]``."""
+    found = np.empty(jacobian.shape[1])
+    for column, slopes in enumerate(jacobian.T):
+        rest = weights.copy()
+        rest[np.argmax(weights * slopes**2)] = 0.0
+        found[column] = _information(jacobian, rest)[column]
+    return found
+
+
 def identified(
     jacobian: Floats, residuals: Floats, scatter: Floats, kept: Sequence[int]
 ) -> tuple[tuple[int, ...], dict[int, float]]:
@@ -220,29 +241,39 @@ def identified(
     The least known direction is that of the least eigenvalue of the rows' curvature, in units
     of the prior's. While it is below 1, the constant with the largest part in it is dropped;
     of several with about the same part (the rows know their product alone) the earliest.
+    Then constants are dropped of which one row alone knows: nothing would tell an error of
+    that row from a property of the machine.
+
+    Parameters
+    ----------
+    residuals : array
+        How far fits to the other rows miss each row (:func:`left_out_residuals`): outliers
+        say little. Shape ``[rows]``.
 
     Returns
     -------
     (tuple of int, dict)
         Columns that remain, and for each column of ``kept`` what the rows say of it in units
-        of the prior: that eigenvalue for a dropped one, else its own part of the
-        curvature with every other remaining constant unknown.
+        of the prior: for a dropped one that eigenvalue, or what is left without the one row;
+        else its own part of the curvature with every other remaining constant unknown.
     """
     columns = list(kept)
     weights = huber_weights(residuals, scatter) / scatter**2
     known: dict[int, float] = {}
     while columns:
         chosen = jacobian[:, columns]
-        rows = (chosen.T * weights) @ chosen
-        sizes, directions = np.linalg.eigh(rows)
-        if sizes[0] >= 1.0:
-            variances = np.diag(covariance(chosen, residuals, scatter))
-            own = 1.0 / variances - 1.0
-            known.update(zip(columns, own.tolist(), strict=True))
+        sizes, directions = np.linalg.eigh((chosen.T * weights) @ chosen)
+        if sizes[0] < 1.0:
+            parts = np.abs(directions[:, 0])
+            place = int(np.flatnonzero(parts >= _SHARED * parts.max())[0])
+            known[columns.pop(place)] = max(0.0, float(sizes[0]))
+            continue
+        rest = _contradicted(chosen, weights)
+        place = int(np.argmin(rest))
+        if rest[place] >= 1.0:
+            known.update(zip(columns, _information(chosen, weights).tolist(), strict=True))
             break
-        parts = np.abs(directions[:, 0])
-        place = int(np.flatnonzero(parts >= _SHARED * parts.max())[0])
-        known[columns.pop(place)] = max(0.0, float(sizes[0]))
+        known[columns.pop(place)] = float(rest[place])
     return tuple(columns), known
 
 

@@ -199,13 +199,17 @@ class Stage:
             high=high,
         )
 
-    def _linear_scatter(self, columns: Sequence[int]) -> Floats:
-        """Scatter that would remain if predictions were linear in the constants."""
+    def _linear_fit(self, columns: Sequence[int]) -> tuple[Floats, Floats]:
+        """Scatter of each row, and how far fits to the others miss it.
+
+        As if predictions were linear in the constants.
+        """
         none = np.zeros(len(columns))
         here = Fit(
             theta=none, residuals=self._start, jacobian=self._slopes[:, list(columns)], loss=0.0
         )
         problem = linear_problem(here, self._all, *self._bounds(columns))
+        missed = self._start
         present = estimate_scatter(self._start, self._classes)
         scatter = present
         for _ in range(_SCATTER_PASSES):
@@ -213,7 +217,7 @@ class Stage:
             missed = left_out_residuals(fit.jacobian, fit.residuals, scatter)
             # Rows that the machine as it stands predicts well do scatter little.
             scatter = np.minimum(present, estimate_scatter(missed, self._classes))
-        return scatter
+        return scatter, missed
 
     def run(self) -> StageFit:
         """Fit.
@@ -224,22 +228,21 @@ class Stage:
             Its loss is at most that before, with the values rounded as they are written.
         """
         used = tuple(column for column, rows in enumerate(self._reach) if rows)
-        scatter = self._linear_scatter(used)
-        columns, known = identified(self._slopes, self._start, scatter, used)
-        matrix = covariance(self._slopes[:, list(used)], self._start, scatter)
-        pairs = tuple(
-            Pair(
-                first=self._constants[used[a]],
-                second=self._constants[used[b]],
-                correlation=correlation,
-            )
-            for a, b, correlation in confounded(matrix)
-        )
+        scatter, missed = self._linear_fit(used)
+        columns, known = identified(self._slopes, missed, scatter, used)
+        matrix = covariance(self._slopes[:, list(used)], missed, scatter)
         columns, fit = self._fitted(columns, scatter, known)
         theta, after = self._written(columns, fit, scatter)
         return StageFit(
             estimates=self._estimates(columns, theta, fit, scatter, known),
-            pairs=pairs,
+            pairs=tuple(
+                Pair(
+                    first=self._constants[used[a]],
+                    second=self._constants[used[b]],
+                    correlation=correlation,
+                )
+                for a, b, correlation in confounded(matrix)
+            ),
             scatter=tuple(scatter.tolist()),
             loss_before=loss(self._start, np.zeros(0), scatter),
             loss_after=after,
@@ -254,9 +257,8 @@ class Stage:
         while True:
             problem = self._problem(columns)
             fit = minimise(problem, start, scatter)
-            kept, found = identified(
-                fit.jacobian, fit.residuals, scatter, tuple(range(len(columns)))
-            )
+            missed = left_out_residuals(fit.jacobian, fit.residuals, scatter)
+            kept, found = identified(fit.jacobian, missed, scatter, range(len(columns)))
             known.update({columns[place]: value for place, value in found.items()})
             if len(kept) == len(columns):
                 return columns, fit

@@ -10,6 +10,7 @@ passes, attention cores, elementwise kernels and messages by layer
 
 from __future__ import annotations
 
+from planner.cost.block import matmul_rate
 from planner.cost.runs.gemm import achieved_hbm_bytes_per_s, sustained_chip
 from planner.cost.runs.mesh_links import MeshLinks
 from planner.cost.runs.overlap import exposed_seconds, hides
@@ -61,6 +62,10 @@ def _check(model: ModelSpec, topology: Topology, run: Run) -> None:
             f"the run uses {mesh.num_chips} chips, the machine has {topology.num_chips}",
             "size the machine up",
         )
+    try:
+        matmul_rate(topology.chip, model.precision.activations, model.precision.activations)
+    except ValueError as error:
+        raise SpecError(str(error), "choose another format for the multiplies") from error
     if run.microbatch < 1 or run.seq_len < 1:
         raise SpecError(
             "a training run needs a microbatch and a sequence length",

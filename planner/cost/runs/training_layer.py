@@ -54,6 +54,10 @@ WIRE = 2.0  # activations travel in 16 bits
 BACKWARD_CORE = 2.5
 FULL_HEAD = 128
 EAGER = "eager"
+# Engines with FlashAttention-2, which gains nothing from chips after the A100: 370 TFLOP/s
+# forward on an H100 (arXiv 2407.08608, figure 5), with a causal mask some 15 % less.
+SECOND_CORE = frozenset({"2022", "2023", EAGER})
+SECOND_CORE_FLOP_PER_S = 315e12
 # HBM passes of elementwise kernels, where norms run in pieces, over those of fused norms;
 # calibrated on every fourth layout of a published sweep that ran with and without fused norms.
 EAGER_PASSES = 2.0
@@ -200,10 +204,13 @@ def _core_times(site: Site, layer: Layer) -> PassTimes:
     peak = dict(chip.peak_flop_per_s)[matmul_rate(chip, DType.BF16, DType.BF16)]
     peak *= head_size_share(layer)
     hbm = achieved_hbm_bytes_per_s(chip)
-    forward = max(flop / (peak * chip.efficiency.attention_forward), moved / hbm)
-    backward = max(
-        BACKWARD_CORE * flop / (peak * chip.efficiency.attention_backward), 2.0 * moved / hbm
-    )
+    ahead = peak * chip.efficiency.attention_forward
+    back = peak * chip.efficiency.attention_backward
+    if run.engine in SECOND_CORE:
+        limit = min(1.0, SECOND_CORE_FLOP_PER_S * head_size_share(layer) / ahead)
+        ahead, back = ahead * limit, back * limit
+    forward = max(flop / ahead, moved / hbm)
+    backward = max(BACKWARD_CORE * flop / back, 2.0 * moved / hbm)
     launch = chip.efficiency.kernel_s
     return PassTimes(forward=forward + launch, input_grad=backward + launch)
 

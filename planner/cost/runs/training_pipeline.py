@@ -13,27 +13,44 @@ from collections import Counter
 
 from planner.cost.runs.training_matmul import PassTimes
 from planner.cost.schedules import StageTimes, schedule_time
-from planner.domain.model import Layer, ModelSpec
+from planner.cost.weights import layer_weights
+from planner.domain.model import Layer, ModelSpec, MoeFfn, WeightRole
 from planner.domain.run import Mesh, Run, ScheduleKind
 
 
-def chunk_layers(num_layers: int, num_chunks: int) -> tuple[int, ...]:
+def chunk_layers(num_layers: int, num_chunks: int, extra: float = 0.0) -> tuple[int, ...]:
     """Layers of each chunk in the order of the model.
 
-    As equal as possible; what is missing for equality is missing at the two ends, which hold
-    embedding and head beside them, the last chunk first (Megatron-LM's flags
-    ``account_for_embedding_in_pipeline_split`` and ``..._loss_...``, zero-bubble's note on its
-    number of layers).
+    As equal as possible. What is missing for equality is missing at the last chunk, which holds
+    the head, then at the first, which holds the embedding (Megatron-LM's
+    ``account_for_loss_in_pipeline_split`` and ``..._embedding_...``), then wherever most is
+    left. With ``extra`` layers' worth of work on the last chunk that must be balanced (layers
+    of multi-token prediction and their heads), it gives up layers for as long as it has most,
+    as the layouts of DeepSeek-V3 in Megatron-Bridge do: 4, ..., 4, 1 on 16 stages.
     """
     most = -(-num_layers // num_chunks)
-    missing = most * num_chunks - num_layers
     counts = [most] * num_chunks
-    order = [num_chunks - 1, 0, num_chunks - 1, *range(1, num_chunks - 1)]
-    for chunk in order * 2:
-        if missing and counts[chunk]:
-            counts[chunk] -= 1
-            missing -= 1
+    ends = [] if extra else [num_chunks - 1, 0]
+    for _ in range(most * num_chunks - num_layers):
+        loads = [*counts[:-1], counts[-1] + extra if counts[-1] else 0.0]
+        heaviest = max(range(num_chunks), key=lambda chunk: (loads[chunk], chunk))
+        chunk = ends.pop(0) if ends else heaviest
+        counts[chunk] -= 1
     return tuple(counts)
+
+
+def _prediction_work(model: ModelSpec) -> float:
+    """Layers' worth of multi-token prediction: its layers, and a head for each and the model."""
+    if not model.mtp_layers:
+        return 0.0
+    layer = model.layers[-1]
+    top_k = layer.ffn.top_k if isinstance(layer.ffn, MoeFfn) else 1
+    active = 0.0
+    for weight in layer_weights(model, layer):
+        routed = weight.role is WeightRole.ROUTED_EXPERT
+        active += weight.matmul_params * (top_k if routed else 1)
+    count = len(model.mtp_layers)
+    return count + (count + 1) * model.vocab_size * model.hidden_size / active
 
 
 StageLayers = tuple[tuple[Layer, int], ...]
@@ -45,7 +62,8 @@ def stage_layers(model: ModelSpec, mesh: Mesh) -> tuple[StageLayers, ...]:
     In a V-shaped schedule the second half runs back; its sizes are the same. Layers of
     multi-token prediction stand before the head.
     """
-    counts = chunk_layers(len(model.layers), mesh.pp * max(1, mesh.virtual_stages))
+    num_chunks = mesh.pp * max(1, mesh.virtual_stages)
+    counts = chunk_layers(len(model.layers), num_chunks, _prediction_work(model))
     stages: list[Counter[Layer]] = [Counter() for _ in range(mesh.pp)]
     start = 0
     for chunk, count in enumerate(counts):

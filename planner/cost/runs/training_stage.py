@@ -19,7 +19,7 @@ from planner.cost.weights import table_weights
 from planner.domain.curves import Op
 from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
 from planner.domain.model import Layer, WeightRole
-from planner.domain.run import Overlap, Recompute
+from planner.domain.run import Overlap, Recompute, ScheduleKind
 
 # HBM bytes per logit of a softmax cross-entropy in 32 bits: the 16-bit logits read and
 # widened, a maximum, exponentials with their sum, and the gradient written in 16 bits.
@@ -163,4 +163,17 @@ def stage_costs(site: Site) -> tuple[StageCost, ...]:
             # Each multi-token-prediction layer passes its own tokens through the head.
             terms["head"] = _head_times(site).times(1.0 + len(site.model.mtp_layers))
         result.append(StageCost(terms=terms))
+    if site.run.schedule is ScheduleKind.DUALPIPE:
+        return tuple(map(_both_directions, result, reversed(result)))
     return tuple(result)
+
+
+def _both_directions(near: StageCost, far: StageCost) -> StageCost:
+    """A device of DualPipe: half of its microbatches see one stage, half the mirrored one."""
+    names = dict.fromkeys((*near.terms, *far.terms))
+    nothing = PassTimes()
+    terms = {
+        name: (near.terms.get(name, nothing) + far.terms.get(name, nothing)).times(0.5)
+        for name in names
+    }
+    return StageCost(terms=terms)

@@ -191,3 +191,11 @@ def test_an_unsharded_model_does_not_fit() -> None:
     assert not _memory(_run(Mesh())).fits
     fitting = _run(Mesh(attn_tp=8, attn_dp=8), zero_stage=1, sequence_parallel=True)
     assert _memory(fitting).fits
+
+
+def test_norms_in_pieces_keep_six_bytes_more() -> None:
+    # Two norms, each with 4 bytes of its input in 32 bits and 2 of what it normalised.
+    run = _run(Mesh())
+    fused = layer_activation_bytes(_site(run), GPT_LAYER)
+    pieces = layer_activation_bytes(_site(replace(run, engine="eager")), GPT_LAYER)
+    assert pieces - fused == pytest.approx(2 * 6 * SBH)

@@ -232,21 +232,42 @@ def test_small_heads_slow_the_core_down() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "chunks", "first", "last"),
+    ("layers", "chunks", "extra", "ends"),
     [
-        (24, 8, 3, 3),  # even
-        (126, 64, 1, 1),  # Llama-3.1-405B: embedding and head are a layer each
-        (61, 16, 3, 2),  # DeepSeek-V3 on 16 stages: 3, 4, ..., 4, 2 (with head and MTP)
-        (22, 24, 0, 0),  # a chunk of embedding, a chunk of head
+        (24, 8, 0.0, (3, 3)),  # even
+        (126, 64, 0.0, (1, 1)),  # Llama-3.1-405B: embedding and head are a layer each
+        (22, 24, 0.0, (0, 0)),  # a chunk of embedding, a chunk of head
+        (61, 16, 3.0, (4, 1)),  # DeepSeek-V3: 4, ..., 4, and 1 with MTP layer and heads
     ],
 )
 def test_layers_missing_for_equality_are_missing_at_the_ends(
-    layers: int, chunks: int, first: int, last: int
+    layers: int, chunks: int, extra: float, ends: tuple[int, int]
 ) -> None:
-    counts = chunk_layers(layers, chunks)
+    counts = chunk_layers(layers, chunks, extra)
     assert sum(counts) == layers
-    assert (counts[0], counts[-1]) == (first, last)
+    assert (counts[0], counts[-1]) == ends
     assert set(counts[1:-1]) == {-(-layers // chunks)}
+
+
+def test_deepseek_v3_with_dualpipe() -> None:
+    # 2,048 H800, 16 stages, 64 expert groups, 15,360 sequences of 4,096: 19.926 s per step
+    # (arXiv 2505.09343, table 4).
+    model = override_precision(load_model("deepseek-v3"), activations=DType.FP8)
+    run = Run(
+        kind=RunKind.TRAIN,
+        mesh=Mesh(attn_dp=128, pp=16, ep=64),
+        global_batch=15360,
+        seq_len=4096,
+        microbatch=1,
+        schedule=ScheduleKind.DUALPIPE,
+        recompute=Recompute.SELECTIVE,
+        zero_stage=1,
+        overlap=frozenset({Overlap.DP, Overlap.EP}),
+    )
+    topology = load_topology("h800-hgx", Sizing(nodes=256))
+    prediction = predict_training(model, topology, run)
+    assert prediction.seconds == pytest.approx(19.926, rel=0.1)
+    assert prediction.memory.fits
 
 
 def test_gpt_3_of_narayanan() -> None:
@@ -271,6 +292,27 @@ def test_gpt_3_of_narayanan() -> None:
         (Mesh(attn_dp=8, ep=3), {}, "expert groups"),
     ],
 )
-def test_impossible_runs_are_refused(mesh: Mesh, fields: dict[str, object], reason: str) -> None:
+def test_impossible_runs_are_refused(mesh: Mesh, fields: dict[str, int], reason: str) -> None:
     with pytest.raises(SpecError, match=reason):
         predict_training(_gpt(), _topology(), _run(mesh, **fields))
+
+
+def test_engines_with_an_older_core_are_slower_on_newer_chips() -> None:
+    # 315 TFLOP/s of 989.4 as a pure roofline; a small fraction of an A100's own 0.58 x 312
+    # needs no limit.
+    run = _run(Mesh())
+    new = _terms(predict_training(_gpt(), _topology(), run))
+    old = _terms(predict_training(_gpt(), _topology(), replace(run, engine="2023")))
+    assert old["attention"] / new["attention"] == pytest.approx(989.4 / 315)
+    assert old["matmul"] == new["matmul"]
+    ampere = load_topology("a100-80-hgx")
+    same = predict_training(_gpt(), ampere, replace(run, engine="2023"))
+    assert same.seconds == predict_training(_gpt(), ampere, run).seconds
+
+
+def test_norms_in_pieces_pass_memory_twice() -> None:
+    topology = build_topology(_machine(memory_bound=True))
+    run = _run(Mesh())
+    fused = _terms(predict_training(_gpt(), topology, run))
+    pieces = _terms(predict_training(_gpt(), topology, replace(run, engine="eager")))
+    assert pieces["elementwise"] == pytest.approx(2 * fused["elementwise"])

@@ -1,0 +1,258 @@
+"""``planner estimate``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import click
+
+from planner.cli.options import size_options, to_sizing
+from planner.domain.dtypes import DType
+from planner.domain.outcome import Infeasible
+from planner.domain.run import Overlap, Recompute, ScheduleKind
+from planner.domain.run_question import EstimateKind, RunQuestion
+from planner.errors import SpecError
+from planner.units import parse_tokens, parse_usd
+
+_TOKENS = ("seq", "context", "context_spread", "input", "output", "chunk")
+# Options that are taken as they are.
+_KEPT = (
+    *("machine", "tp", "pp", "cp", "dp", "ep", "expert_tp", "workers", "batch", "microbatch"),
+    *("virtual_stages", "zero", "sequence_parallel", "engine", "concurrency", "prefix_hit"),
+    *("draft", "acceptance", "ideal"),
+)
+_RATE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*/\s*(s|min|h)\s*")
+_PER_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_DTYPES = click.Choice([dtype.value for dtype in DType])
+
+_RUN_OPTIONS = (
+    click.option("--on", "machine", metavar="MACHINE", help="Catalogue name or TOML file."),
+    click.option(
+        "--kind",
+        type=click.Choice([kind.value for kind in EstimateKind]),
+        required=True,
+        help="A training step, a prefill pass, a decode step, a static batch of requests, or an "
+        "engine under load.",
+    ),
+    click.option("--batch", type=int, help="Sequences per step, or concurrent ones, in total."),
+    click.option("--seq", metavar="TOKENS", help="train: of a sequence; prefill: new ones."),
+    click.option("--context", metavar="TOKENS", help="Cached tokens: mean, or before a prefill."),
+    click.option("--context-spread", metavar="TOKENS", help="Standard deviation of --context."),
+    click.option("--input", metavar="TOKENS", help="request, serve: tokens of a prompt."),
+    click.option("--output", metavar="TOKENS", help="request, serve: tokens of an answer."),
+    click.option("--concurrency", type=int, help="serve: requests in flight."),
+    click.option("--rate", metavar="N/s", help="serve: arriving requests, e.g. 4/s."),
+)
+_DEGREES = (
+    click.option("--tp", type=int, default=1, show_default=True, help="Tensor parallelism."),
+    click.option("--pp", type=int, default=1, show_default=True, help="Pipeline stages."),
+    click.option("--cp", type=int, default=1, show_default=True, help="Context parallelism."),
+    click.option("--dp", type=int, help="Data parallelism; the chips that are left if absent."),
+    click.option("--ep", type=int, help="Groups over which experts are spread."),
+    click.option(
+        "--expert-tp",
+        type=int,
+        help="Split inside an expert; without --ep that of attention, with it 1, when served "
+        "the rest of the worker.",
+    ),
+    click.option("--workers", type=int, default=1, show_default=True, help="serve: copies."),
+)
+_TRAINING = (
+    click.option("--microbatch", type=int, help="Sequences per microbatch and rank."),
+    click.option(
+        "--schedule",
+        type=click.Choice([kind.value for kind in ScheduleKind]),
+        help="train: of the pipeline; 1f1b, or interleaved with chunks, if absent.",
+    ),
+    click.option(
+        "--virtual-stages", type=int, default=1, show_default=True, help="train: chunks per rank."
+    ),
+    click.option(
+        "--recompute",
+        type=click.Choice([item.value for item in Recompute]),
+        default="none",
+        show_default=True,
+        help="train: activations that are computed again.",
+    ),
+    click.option(
+        "--zero",
+        type=click.IntRange(0, 3),
+        default=0,
+        show_default=True,
+        help="train: shard optimizer states (1), gradients (2), weights (3).",
+    ),
+    click.option("--sequence-parallel", is_flag=True, help="train: split norms over --tp."),
+    click.option(
+        "--overlap",
+        metavar="tp,dp,ep",
+        help="Communication behind computation, or none; the habit of the phase if absent.",
+    ),
+)
+_ENGINE = (
+    click.option(
+        "--engine",
+        metavar="NAME",
+        help="Inference: 2022, 2023, 2024, eager or current; serve: vllm, sglang or trtllm.",
+    ),
+    click.option("--chunk", metavar="TOKENS", help="Most prompt tokens of one pass."),
+    click.option("--prefix-hit", type=float, default=0.0, help="serve: cached share of prompts."),
+    click.option("--draft", type=int, default=0, help="serve: drafted tokens per pass."),
+    click.option("--acceptance", type=float, default=0.0, help="serve: of a drafted token."),
+)
+_FORMATS = (
+    click.option("--weights", type=_DTYPES, help="Format of the matmul weights."),
+    click.option("--activations", type=_DTYPES, help="Format of matmul inputs."),
+    click.option("--kv", type=_DTYPES, help="Format of the KV cache."),
+    click.option("--price", metavar="USD", help="Dollars per chip-hour."),
+    click.option(
+        "--ideal",
+        is_flag=True,
+        help="Pure roofline: no derates, no latencies. What host work a training step or a "
+        "served engine has is kept.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+)
+
+
+def _run_options(command: Any) -> Any:
+    command = _apply(command, (*_TRAINING, *_ENGINE, *_FORMATS))
+    return _apply(size_options(command), (*_RUN_OPTIONS, *_DEGREES))
+
+
+def _apply(command: Any, options: tuple[Any, ...]) -> Any:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def parse_overlap(text: str | None) -> frozenset[Overlap] | None:
+    """Read ``dp,tp``, or ``none``.
+
+    Raises
+    ------
+    SpecError
+        A part is no axis.
+    """
+    if text is None:
+        return None
+    if text.strip() == "none":
+        return frozenset()
+    known = [item.value for item in Overlap]
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if part not in known:
+            raise SpecError(f"--overlap: '{part}' is not one of {', '.join(known)}", "or none")
+    return frozenset(Overlap(part) for part in parts)
+
+
+def parse_rate(text: str | None) -> float | None:
+    """Read ``4/s``, ``90/min`` or ``3600/h``; returns requests per second.
+
+    Raises
+    ------
+    SpecError
+        It cannot be read, or is zero.
+    """
+    if text is None:
+        return None
+    match = _RATE.fullmatch(text)
+    if match is None or not float(match.group(1)):
+        raise SpecError(f"--rate: cannot read '{text}'", "write for example --rate 4/s")
+    return float(match.group(1)) / _PER_S[match.group(2)]
+
+
+def to_run_question(model: str, values: dict[str, Any]) -> RunQuestion:
+    """Translate parsed options.
+
+    Raises
+    ------
+    SpecError, CatalogError
+        Naming the option, or the file, that cannot be read.
+    """
+    if values["machine"] is None:
+        raise SpecError("--on is missing", "write for example --on h100-hgx")
+    read: dict[str, Any] = {
+        name: None if values[name] is None else parse_tokens(values[name], _option(name))
+        for name in _TOKENS
+    }
+    read["context_spread"] = read["context_spread"] or 0
+    for name in ("weights", "activations", "kv"):
+        read[name] = None if values[name] is None else DType(values[name])
+    schedule, price = values["schedule"], values["price"]
+    return RunQuestion(
+        model=model,
+        kind=EstimateKind(values["kind"]),
+        sizing=to_sizing(values),
+        schedule=None if schedule is None else ScheduleKind(schedule),
+        recompute=Recompute(values["recompute"]),
+        overlap=parse_overlap(values["overlap"]),
+        rate=parse_rate(values["rate"]),
+        price=None if price is None else parse_usd(price, "--price"),
+        **{name: values[name] for name in _KEPT},
+        **read,
+    )
+
+
+def _print_infeasible(found: Infeasible, as_json: bool) -> int:
+    if as_json:
+        from planner.cli.show import print_bytes
+        from planner.export.layout_file import infeasible_json
+
+        print_bytes(infeasible_json(found))
+    click.echo(f"infeasible: {found.message}", err=True)
+    for remedy in found.remedies:
+        click.echo(f"  would help: {remedy}", err=True)
+    return 3
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@click.command("estimate")
+@click.argument("model")
+@_run_options
+def command(model: str, as_json: bool, **options: Any) -> int:
+    """Price a run of MODEL as given: nothing is searched.
+
+    Exit code 3 when it does not fit in memory; its price is printed all the same.
+
+    Example: planner estimate llama-3.1-405b --on h100-hgx --nodes 128 --kind train --tp 8
+    --pp 8 --cp 2 --batch 512 --seq 8192 --virtual-stages 4 --recompute selective --zero 1
+    --sequence-parallel --overlap dp,tp --activations fp8
+
+    Example: planner estimate deepseek-v3 --on h200-hgx --nodes 4 --kind prefill --dp 32
+    --ep 32 --batch 64 --seq 4096
+
+    Example: planner estimate llama-3.1-70b --on h100-hgx --kind decode --tp 8 --batch 64
+    --context 4096 --context-spread 1000
+
+    Example: planner estimate llama-3.1-70b --on h100-hgx --kind request --tp 8 --batch 16
+    --input 2048 --output 256
+
+    Example: planner estimate deepseek-r1 --on b200-hgx --kind serve --dp 8 --ep 8
+    --input 1024 --output 1024 --concurrency 512
+    """
+    question = to_run_question(model, options)
+    from planner.run_api import estimate
+
+    found = estimate(question)
+    if isinstance(found, Infeasible):
+        return _print_infeasible(found, as_json)
+    from planner.report.run_text import show_run, verdict
+
+    if as_json:
+        from planner.cli.show import print_bytes
+        from planner.export.layout_file import record_json
+        from planner.export.run_record import run_record
+
+        print_bytes(record_json(run_record(found)))
+    else:
+        show_run(found, sys.stdout)
+    if found.memory.fits:
+        return 0
+    if as_json:
+        click.echo(verdict(found), err=True)
+    return 3

@@ -1,0 +1,1 @@
+"""Runs as given, made ready for the cost model: what stands between a question and a price."""
