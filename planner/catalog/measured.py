@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-from planner.catalog.measured_engines import engine_generation
+from planner.catalog.measured_engines import engine_generation, training_generation
 from planner.catalog.measured_rows import (
     CollectiveRow,
     MachineUse,
@@ -183,7 +183,7 @@ def _run(cells: Cells, kind: RunKind) -> Run:
         zero_stage=cells.whole("zero_stage", 0),
         sequence_parallel=cells.flag("sequence_parallel"),
         overlap=_overlap(cells),
-        engine="current" if training else engine_generation(cells.text("software")),
+        engine=(training_generation if training else engine_generation)(cells.text("software")),
     )
 
 

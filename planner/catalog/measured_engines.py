@@ -1,7 +1,8 @@
-"""Which generation of inference engines a measured row's software belongs to.
+"""Which generation of engines a measured row's software belongs to.
 
 Generations differ in what their hosts and kernels do around the mathematics; what each
-means is in :mod:`planner.cost.runs.inference_engine`.
+means is in :mod:`planner.cost.runs.inference_engine` and, for training, in
+:mod:`planner.cost.runs.training_layer`.
 """
 
 from __future__ import annotations
@@ -28,3 +29,18 @@ def engine_generation(software: str) -> str:
         if found and not (generation == "2024" and found.group() != text):
             return generation
     return "current"
+
+
+_TRAINING = (
+    # Norms and activations operation by operation: said so, or a list of kernels without them.
+    (re.compile(r"\beager\b", re.IGNORECASE), "eager"),
+    (re.compile(r"FlashAttention-2$", re.IGNORECASE), "eager"),
+    # PyTorch's own attention kernels, FlashAttention-2 on every chip.
+    (re.compile(r"torchtitan|PyTorch FSDP", re.IGNORECASE), "2023"),
+)
+
+
+def training_generation(software: str) -> str:
+    """Generation of a training framework's kernels, ``current`` where nothing is said."""
+    text = software.strip()
+    return next((name for pattern, name in _TRAINING if pattern.search(text)), "current")

@@ -22,9 +22,10 @@ Assumptions
 - Full recomputation keeps the input of each layer and works on one layer at a time;
   reversible layers keep one layer's input in all.
 - Engines of a time whose elementwise kernels were not fused
-  (:attr:`~planner.domain.hardware.Efficiency.elementwise` below a third, the A100's) keep more:
-  the output of a gated FFN's activation and a copy of its input, half a copy of each RMSNorm's
-  input, and under tensor parallelism logits gathered from all ranks.
+  (:attr:`~planner.domain.hardware.Efficiency.elementwise` below a third, the A100's) keep
+  a second copy of each RMSNorm's input, the activation of a gate before it multiplies, and
+  under tensor parallelism logits gathered from all ranks; where norms run in pieces (engine
+  ``eager``), the input in 32 bits too.
 - With selective recomputation latent attention keeps its latents in place of queries, keys and
   values (Megatron-LM's ``mla_up_proj``).
 - A compiled TPU program reuses buffers: it prefetches one layer, keeps logits in 16 bits, and
@@ -53,8 +54,7 @@ GATHERED_LOGIT_BYTES = 2.0 * LOGIT_BYTES
 # What unfused engines keep beside; calibrated, like the reserve, on every fourth layout of a
 # published sweep with its layouts that ran out of memory.
 UNFUSED_BELOW = 1 / 3
-UNFUSED_GATE_TENSORS = 2.0
-UNFUSED_NORM_BYTES = 1.0
+UNFUSED_NORM_BYTES = 2.0
 # A norm in pieces keeps its input in 32 bits and what it normalised in 16.
 EAGER_NORM_BYTES = 6.0
 # Share of a layer's tensors that are alive a second time while its backward pass runs.
@@ -92,7 +92,8 @@ def layer_activation_bytes(site: Site, layer: Layer) -> float:
     kept += inner * narrow * queries
     ffn = layer.ffn
     inputs = 2.0 if ffn.gated else 1.0
-    per_width = WIDE * (inputs + (UNFUSED_GATE_TENSORS if ffn.gated and unfused else 0.0)) + narrow
+    gate_output = 1.0 if ffn.gated and unfused else 0.0
+    per_width = WIDE * (inputs + gate_output) + narrow
     if isinstance(ffn, MoeFfn):
         hidden_in = float(ffn.expert_hidden or hidden)
         kept += inner * ffn.top_k * (narrow * hidden_in + per_width * ffn.expert_width)

@@ -310,9 +310,9 @@ def test_engines_with_an_older_core_are_slower_on_newer_chips() -> None:
     assert same.seconds == predict_training(_gpt(), ampere, run).seconds
 
 
-def test_norms_in_pieces_pass_memory_twice() -> None:
+def test_norms_in_pieces_pass_memory_more_often() -> None:
     topology = build_topology(_machine(memory_bound=True))
     run = _run(Mesh())
     fused = _terms(predict_training(_gpt(), topology, run))
     pieces = _terms(predict_training(_gpt(), topology, replace(run, engine="eager")))
-    assert pieces["elementwise"] == pytest.approx(2 * fused["elementwise"])
+    assert pieces["elementwise"] == pytest.approx(2.25 * fused["elementwise"])
