@@ -11,7 +11,7 @@ import click
 from planner.cli.options import size_options, to_sizing
 from planner.domain.dtypes import DType
 from planner.domain.outcome import Infeasible
-from planner.domain.run import Overlap, Recompute, ScheduleKind
+from planner.domain.run import Optimizer, Overlap, Recompute, ScheduleKind
 from planner.domain.run_question import EstimateKind, RunQuestion
 from planner.errors import SpecError
 from planner.units import parse_tokens, parse_usd
@@ -82,6 +82,27 @@ _TRAINING = (
         default=0,
         show_default=True,
         help="train: shard optimizer states (1), gradients (2), weights (3).",
+    ),
+    click.option(
+        "--optimizer",
+        type=click.Choice([item.value for item in Optimizer]),
+        default="adam",
+        show_default=True,
+        help="train: what turns gradients into weights.",
+    ),
+    click.option(
+        "--optimizer-state",
+        type=click.Choice(["fp32", "bf16", "fp8"]),
+        default="fp32",
+        show_default=True,
+        help="train: format of its moments.",
+    ),
+    click.option(
+        "--gradients",
+        type=click.Choice(["fp32", "bf16"]),
+        default="bf16",
+        show_default=True,
+        help="train: format of kept gradients.",
     ),
     click.option("--sequence-parallel", is_flag=True, help="train: split norms over --tp."),
     click.option(
@@ -187,6 +208,9 @@ def to_run_question(model: str, values: dict[str, Any]) -> RunQuestion:
         sizing=to_sizing(values),
         schedule=None if schedule is None else ScheduleKind(schedule),
         recompute=Recompute(values["recompute"]),
+        optimizer=Optimizer(values["optimizer"]),
+        optimizer_state=DType(values["optimizer_state"]),
+        gradients=DType(values["gradients"]),
         overlap=parse_overlap(values["overlap"]),
         rate=parse_rate(values["rate"]),
         price=None if price is None else parse_usd(price, "--price"),

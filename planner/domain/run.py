@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from planner.domain.dtypes import DType
+
 
 class RunKind(StrEnum):
     """What is timed."""
@@ -39,6 +41,13 @@ class Recompute(StrEnum):
     SELECTIVE = "selective"  # the attention core
     FULL = "full"  # every layer, from its input
     REVERSIBLE = "reversible"  # every layer, from its output
+
+
+class Optimizer(StrEnum):
+    """What turns gradients into weights."""
+
+    ADAM = "adam"
+    MUON = "muon"
 
 
 class Overlap(StrEnum):
@@ -103,6 +112,10 @@ class Run:
     engine : str
         Generation of the inference engine: ``2022``, ``2023``, ``2024``, ``eager``,
         ``current`` or ``ideal`` (:mod:`planner.cost.runs.inference_engine`).
+    optimizer : Optimizer
+        Of a training step.
+    optimizer_state, gradients : DType
+        Formats of the optimizer's moments, and of kept gradients.
     chunk_tokens : int
         Most tokens of one prefill pass; 0 for the engine's habit.
     """
@@ -123,6 +136,9 @@ class Run:
     overlap: frozenset[Overlap] | None = None
     engine: str = "current"
     chunk_tokens: int = 0
+    optimizer: Optimizer = Optimizer.ADAM
+    optimizer_state: DType = DType.FP32
+    gradients: DType = DType.BF16
 
     @property
     def num_microbatches(self) -> int:

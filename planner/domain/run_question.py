@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from planner.domain.dtypes import DType
 from planner.domain.hardware import DEFAULT_SIZE, Sizing
-from planner.domain.run import Overlap, Recompute, ScheduleKind
+from planner.domain.run import Optimizer, Overlap, Recompute, ScheduleKind
 from planner.errors import SpecError
 
 
@@ -52,6 +52,8 @@ class RunQuestion:
         Sequences per microbatch of one data-parallel rank.
     zero : int
         Optimizer states (1), gradients (2), weights (3) sharded over data-parallel ranks.
+    optimizer, optimizer_state, gradients : Optimizer, DType, DType
+        What is trained with, and the formats of its moments and of kept gradients.
     overlap : frozenset of Overlap, optional
         Communication behind computation; None for the habit of the phase.
     engine : str, optional
@@ -92,6 +94,9 @@ class RunQuestion:
     recompute: Recompute = Recompute.NONE
     zero: int = 0
     sequence_parallel: bool = False
+    optimizer: Optimizer = Optimizer.ADAM
+    optimizer_state: DType = DType.FP32
+    gradients: DType = DType.BF16
     overlap: frozenset[Overlap] | None = None
     engine: str | None = None
     chunk: int | None = None
@@ -126,7 +131,19 @@ _COMMON = frozenset(
     }
 )
 _STATIC = frozenset({"pp", "cp", "batch", "microbatch", "overlap"})
-_TRAIN = frozenset({"seq", "virtual_stages", "schedule", "recompute", "zero", "sequence_parallel"})
+_TRAIN = frozenset(
+    {
+        "seq",
+        "virtual_stages",
+        "schedule",
+        "recompute",
+        "zero",
+        "sequence_parallel",
+        "optimizer",
+        "optimizer_state",
+        "gradients",
+    }
+)
 _SERVED = frozenset(
     {
         "input",

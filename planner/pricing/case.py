@@ -276,6 +276,9 @@ def run_of(case: Case) -> Run:
         overlap=q.overlap,
         engine=_engine(q),
         chunk_tokens=q.chunk or 0,
+        optimizer=q.optimizer,
+        optimizer_state=q.optimizer_state,
+        gradients=q.gradients,
     )
 
 

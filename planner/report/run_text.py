@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from planner.domain.run import Recompute
+from planner.domain.run import Optimizer, Recompute
 from planner.domain.run_question import EstimateKind
 from planner.report.tables import print_table, print_text
 from planner.run_api import RunEstimate
@@ -78,6 +78,8 @@ def layout_line(estimate: RunEstimate) -> str:
         text += f", ZeRO-{run.zero_stage}" if run.zero_stage else ""
         if run.recompute is not Recompute.NONE:
             text += f", {run.recompute.value} recompute"
+        if run.optimizer is not Optimizer.ADAM:
+            text += f", {run.optimizer.value}"
         text += ", sequence parallel" if run.sequence_parallel else ""
     if run is not None and run.overlap:
         text += f", {'+'.join(sorted(run.overlap))} overlapped"

@@ -1,8 +1,9 @@
 """Memory of a training step on the fullest chip.
 
     weights      2 bytes (8-bit weights: 1) per parameter, over d with ZeRO-3
-    gradients    2 bytes, over d from ZeRO-2
-    optimizer    12 bytes (32-bit weights and two Adam moments), over d from ZeRO-1
+    gradients    2 bytes (or the run's format), over d from ZeRO-2
+    optimizer    12 bytes (32-bit weights and two Adam moments), over d from ZeRO-1; other
+                 optimizers and formats of moments in :mod:`planner.cost.runs.optimizer`
     activations  what a microbatch keeps, times the microbatches in flight on the stage
     reserve      context, library buffers and what the allocator cannot use
 
@@ -37,6 +38,7 @@ Assumptions
 
 from __future__ import annotations
 
+from planner.cost.runs.optimizer import state_bytes
 from planner.cost.runs.record import RunMemory
 from planner.cost.runs.training_layer import Site, layer_heads
 from planner.cost.runs.training_pipeline import StageLayers
@@ -46,8 +48,6 @@ from planner.domain.model import LatentAttention, Layer, MoeFfn
 from planner.domain.run import Recompute, ScheduleKind
 
 WIDE = 2.0
-GRADIENT_BYTES = 2.0
-ADAM_STATE_BYTES = 12.0
 # Logits in 16 and in 32 bits, and their gradient in 32; gathered, all of it twice.
 LOGIT_BYTES = 10.0
 GATHERED_LOGIT_BYTES = 2.0 * LOGIT_BYTES
@@ -176,8 +176,10 @@ def _stage_memory(site: Site, stage: int, params: LocalParams) -> RunMemory:
         activations += _logit_bytes(site)
     return RunMemory(
         weights_bytes=weights,
-        gradients_bytes=copies * GRADIENT_BYTES * _sharded(params, site, zero >= 2),
-        optimizer_bytes=ADAM_STATE_BYTES * _sharded(params, site, zero >= 1),
+        gradients_bytes=copies
+        * BYTES_PER_ELEMENT[run.gradients]
+        * _sharded(params, site, zero >= 2),
+        optimizer_bytes=state_bytes(run, params, zero >= 1),
         activations_bytes=activations,
         reserve_bytes=0.0 if torus else RESERVE_BYTES + RESERVE_SHARE * chip.hbm_usable_bytes,
         capacity_bytes=chip.hbm_usable_bytes,

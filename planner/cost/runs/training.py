@@ -11,27 +11,26 @@ passes, attention cores, elementwise kernels and messages by layer
 from __future__ import annotations
 
 from planner.cost.block import matmul_rate
+from planner.cost.price import chip_flop_per_s
 from planner.cost.runs.gemm import achieved_hbm_bytes_per_s, sustained_chip
 from planner.cost.runs.mesh_links import MeshLinks
+from planner.cost.runs.optimizer import layer_update_flop, traffic_bytes
 from planner.cost.runs.overlap import exposed_seconds, hides
 from planner.cost.runs.record import RunPrediction, RunTerm
 from planner.cost.runs.train_memory import training_memory
 from planner.cost.runs.training_layer import WIRE, Site
 from planner.cost.runs.training_links import TrainingLinks
 from planner.cost.runs.training_pipeline import bubble_seconds, stage_layers
-from planner.cost.runs.training_shards import LocalParams, layer_local, table_local
+from planner.cost.runs.training_shards import LocalParams, dense_ranks, layer_local, table_local
 from planner.cost.runs.training_stage import StageCost, stage_costs
 from planner.domain.cost import Bound
 from planner.domain.curves import Op
 from planner.domain.dtypes import BYTES_PER_ELEMENT
 from planner.domain.model import Layer, ModelSpec
-from planner.domain.run import Overlap, Run, ScheduleKind
+from planner.domain.run import Optimizer, Overlap, Run, ScheduleKind
 from planner.errors import SpecError
 from planner.topology.graph import Topology
 
-# HBM bytes of an Adam step per parameter: 16-bit gradient, 32-bit weight and two moments read,
-# the last three written, and the 16-bit weight written.
-ADAM_BYTES = 2.0 + 3 * 4.0 + 3 * 4.0 + 2.0
 # Kernels of a step outside the layers, launched one by one: optimizer, norm of the gradients,
 # copies. Calibrated on every fourth published training step.
 STEP_KERNELS = 10_000
@@ -157,11 +156,28 @@ def _gradient_seconds(site: Site, params: LocalParams, stage: StageCost, layers:
 
 
 def _optimizer_seconds(site: Site, params: LocalParams) -> float:
-    held = params.sharded(site.run.mesh) if site.run.zero_stage else params.total
+    run = site.run
+    sharded = run.zero_stage >= 1
     return (
         STEP_KERNELS * site.chip.efficiency.kernel_s
-        + ADAM_BYTES * held / achieved_hbm_bytes_per_s(site.chip)
+        + traffic_bytes(run, params, sharded) / achieved_hbm_bytes_per_s(site.chip)
+        + _update_seconds(site, sharded)
     )
+
+
+def _update_seconds(site: Site, sharded: bool) -> float:
+    """Matrix products of the update on the busiest stage; Adam has none."""
+    run, model = site.run, site.model
+    if run.optimizer is not Optimizer.MUON:
+        return 0.0
+    per_layer = {
+        layer: layer_update_flop(model, layer, run.mesh)
+        for layers in site.stages
+        for layer, _ in layers
+    }
+    flop = max(sum(per_layer[layer] * count for layer, count in layers) for layers in site.stages)
+    shares = dense_ranks(run.mesh) if sharded else 1
+    return flop / shares / chip_flop_per_s(site.chip, "bf16")
 
 
 def predict_training(model: ModelSpec, topology: Topology, run: Run) -> RunPrediction:

@@ -18,17 +18,27 @@ from planner.domain.run import Mesh
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalParams:
-    """Parameters on one chip before data-parallel sharding."""
+    """Parameters on one chip before data-parallel sharding.
+
+    ``tables`` (embedding, head, norms, router) are a part of ``dense``.
+    """
 
     dense: float = 0.0
     expert: float = 0.0
+    tables: float = 0.0
 
     def __add__(self, other: LocalParams) -> LocalParams:
-        return LocalParams(dense=self.dense + other.dense, expert=self.expert + other.expert)
+        return LocalParams(
+            dense=self.dense + other.dense,
+            expert=self.expert + other.expert,
+            tables=self.tables + other.tables,
+        )
 
     def times(self, count: int) -> LocalParams:
         """``count`` of them."""
-        return LocalParams(dense=self.dense * count, expert=self.expert * count)
+        return LocalParams(
+            dense=self.dense * count, expert=self.expert * count, tables=self.tables * count
+        )
 
     @property
     def total(self) -> float:
@@ -38,6 +48,13 @@ class LocalParams:
     def sharded(self, mesh: Mesh) -> float:
         """Parameters of a chip's share when each kind is split over its equal ranks."""
         return self.dense / dense_ranks(mesh) + self.expert / expert_ranks(mesh)
+
+    def split_tables(self, mesh: Mesh, sharded: bool) -> tuple[float, float]:
+        """Tables, and everything else, on one chip or of its share."""
+        if not sharded:
+            return self.tables, self.total - self.tables
+        tables = self.tables / dense_ranks(mesh)
+        return tables, self.sharded(mesh) - tables
 
 
 def dense_ranks(mesh: Mesh) -> int:
@@ -63,7 +80,10 @@ def layer_local(model: ModelSpec, layer: Layer, mesh: Mesh) -> LocalParams:
     if isinstance(layer.ffn, MoeFfn):
         each = float(sum(weight.num_params for weight in routed))
         expert = each * layer.ffn.num_experts / mesh.ep / mesh.expert_tp
-    return LocalParams(dense=_count(others, mesh.attn_tp), expert=expert)
+    small = [w for w in others if w.role in (WeightRole.NORM, WeightRole.ROUTER)]
+    return LocalParams(
+        dense=_count(others, mesh.attn_tp), expert=expert, tables=_count(small, mesh.attn_tp)
+    )
 
 
 def table_local(model: ModelSpec, mesh: Mesh, head: bool) -> LocalParams:
@@ -73,4 +93,5 @@ def table_local(model: ModelSpec, mesh: Mesh, head: bool) -> LocalParams:
         for weight in table_weights(model)
         if (weight.role is not WeightRole.EMBEDDING) == head and not (weight.tied and mesh.pp == 1)
     ]
-    return LocalParams(dense=_count(weights, mesh.attn_tp))
+    held = _count(weights, mesh.attn_tp)
+    return LocalParams(dense=held, tables=held)
