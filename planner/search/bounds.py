@@ -18,6 +18,7 @@ limits is its best one; :func:`best_batches` finds it for all strategies by bise
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from planner.cost.step import layer_groups, pass_times
 from planner.domain.curves import Op
 from planner.domain.work import Real
 from planner.search.experts import uniform_imbalance
+from planner.search.mesh import RateTable
 from planner.search.request import PlanRequest
 from planner.search.strategies import Strategies
 
@@ -37,6 +39,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 MAX_GROUP_SEQUENCES = 1 << 20
+_imbalance = lru_cache(maxsize=1 << 16)(uniform_imbalance)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +79,7 @@ def hot_share_bound(request: PlanRequest, strategies: Strategies) -> FloatArray:
         return mean
     keys = strategies.ep * (1 << 32) + strategies.num_slots
     unique, inverse = np.unique(keys, return_inverse=True)
-    values = [uniform_imbalance(shape[0], int(k >> 32), int(k & 0xFFFFFFFF)) for k in unique]
+    values = [_imbalance(shape[0], int(k >> 32), int(k & 0xFFFFFFFF)) for k in unique]
     return np.array(values)[inverse] * mean
 
 
@@ -114,21 +117,40 @@ class TouchedBound:
 class StepBound:
     """Lower bounds of one set of strategies; calling it with a batch per group prices them."""
 
-    def __init__(self, request: PlanRequest, strategies: Strategies, fabric: FabricRates) -> None:
+    def __init__(self, request: PlanRequest, strategies: Strategies, rates: RateTable) -> None:
         self.request = request
         self.strategies = strategies
-        self.arrays = as_arrays(strategies)
-        self.fabric = fabric
-        self.hot = hot_share_bound(request, strategies)
-        self._touched = TouchedBound(request, strategies)
+        self._rates = rates
         self._groups = layer_groups(request.setting.model)
         self._counts = np.array([len(group.indices) for group in self._groups], dtype=float)
-        self._per_stage = np.ceil(self._counts.sum() / self.arrays.pp)
+
+    # Millions of strategies are only ever priced in parts: arrays are made when needed.
+    @cached_property
+    def arrays(self) -> ArraySplit:
+        """The strategies as floats."""
+        return as_arrays(self.strategies)
+
+    @cached_property
+    def fabric(self) -> FabricRates:
+        """Prices of every axis, arrays over the strategies."""
+        return self._rates.expand()
+
+    @cached_property
+    def hot(self) -> FloatArray:
+        """Lower bound on the hottest group's share, shape ``[n]``."""
+        return hot_share_bound(self.request, self.strategies)
+
+    @cached_property
+    def _touched(self) -> TouchedBound:
+        return TouchedBound(self.request, self.strategies)
+
+    @cached_property
+    def _per_stage(self) -> FloatArray:
+        return np.asarray(np.ceil(self._counts.sum() / self.arrays.pp))
 
     def select(self, picked: IntArray | NDArray[np.bool_]) -> StepBound:
         """Bounds of a subset of the strategies."""
-        fabric = {key: rate.pick(picked) for key, rate in self.fabric.items()}
-        return StepBound(self.request, self.strategies.select(picked), fabric)
+        return StepBound(self.request, self.strategies.select(picked), self._rates.select(picked))
 
     def tokens(self, group: Real) -> Tokens:
         """Tokens of a microbatch when every attention group decodes ``group`` sequences."""

@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost.fabric import AXIS_OPS, axis_groups, shape_rate
 from planner.cost.price import NO_LINK, FabricRates, LinkRate, merge_rates, stack_rates
 from planner.domain.curves import Op
 from planner.domain.degrees import Degrees
+from planner.domain.scale_up import MeshDomain, SwitchDomain
 from planner.domain.work import Real
 from planner.errors import DisconnectedError
 from planner.search.strategies import Strategies, unit_of
@@ -40,11 +42,12 @@ class MeshMapper:
     _carved: dict[tuple[int, int], tuple[Cell, ...]]
     _shapes: dict[tuple[int, ...], GroupShape]
     _healthy: dict[tuple[int, ...], GroupShape]
+    _axis_rates: dict[object, LinkRate]
 
     @classmethod
     def of(cls, topology: Topology) -> MeshMapper:
         """Start with nothing carved."""
-        return cls(topology=topology, _carved={}, _shapes={}, _healthy={})
+        return cls(topology=topology, _carved={}, _shapes={}, _healthy={}, _axis_rates={})
 
     def cells(self, size: int, unit: int) -> tuple[Cell, ...]:
         """Disjoint cells of ``size`` chips, units kept within a domain."""
@@ -119,17 +122,50 @@ class MeshMapper:
         """
         unit = self.unit(degrees.attn_tp, degrees.expert_tp)
         cells = () if unit is None else self.cells(degrees.stage_chips, unit)
-        kinds = {cell.pieces: cell for cell in reversed(cells)}
-        rates: dict[tuple[str, Op], LinkRate] = {}
-        for axis, op in AXIS_OPS:
+        # An axis depends on its own degree only: expert groups on how finely they are split.
+        own = {
+            "attn_tp": degrees.attn_tp,
+            "ep": -degrees.expert_tp,
+            "expert_tp": degrees.expert_tp,
+        }
+        return {
+            (axis, op): self._axis_rate(cells, degrees, (axis, op), (unit, own[axis]))
+            for axis, op in AXIS_OPS
+        }
+
+    def _axis_rate(
+        self,
+        cells: Sequence[Cell],
+        degrees: Degrees,
+        collective: tuple[str, Op],
+        split: tuple[int | None, int],
+    ) -> LinkRate:
+        """Fastest price of one collective over cells, remembered by how they are split."""
+        axis, op = collective
+        key = (degrees.stage_chips, axis, op, split)
+        if key not in self._axis_rates:
+            kinds = {cell.pieces: cell for cell in reversed(cells)}
             shapes = {
                 self.healthy(group)
                 for cell in kinds.values()
-                for group in axis_groups(cell.chips, degrees, axis)
+                for group in self._different(axis_groups(cell.chips, degrees, axis), split[1])
             }
             found = [shape_rate(self.topology, op, shape) for shape in shapes]
-            rates[axis, op] = merge_rates(found, min)
-        return rates
+            self._axis_rates[key] = merge_rates(found, min)
+        return self._axis_rates[key]
+
+    def _different(self, groups: list[tuple[int, ...]], degree: int) -> list[tuple[int, ...]]:
+        """Groups of one axis of a cell that may have different shapes.
+
+        Where one level of switches, or a full mesh, joins the chips of a domain, all are
+        alike: a split of ``degree`` lies within a domain, since units do, and strided
+        groups take the same share of every piece.
+        """
+        scale_up = self.topology.spec.scale_up
+        flat = isinstance(scale_up, SwitchDomain) and len(scale_up.levels) == 1
+        flat = flat or (isinstance(scale_up, MeshDomain) and scale_up.is_full)
+        largest = max(len(domain) for domain in self.topology.domains)
+        return groups[:1] if flat and abs(degree) <= largest else groups
 
     def wounded_rates(self, degrees: Degrees) -> dict[tuple[str, Op], LinkRate]:
         """The same with wounds taken into account, cell by cell.
@@ -169,8 +205,27 @@ class MeshMapper:
         return LinkRate(latency_s=rate.latency_s, s_per_byte=rate.s_per_byte, fill_s=rate.fill_s)
 
 
-def strategy_rates(mapper: MeshMapper, strategies: Strategies) -> FabricRates:
-    """Optimistic prices of all axes, each an array over ``strategies``."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RateTable:
+    """Prices of the distinct splits of a stage, and which of them each strategy has.
+
+    ``rates`` are arrays over the splits, ``split`` has shape ``[strategies]``.
+    """
+
+    rates: FabricRates
+    split: NDArray[np.int64]
+
+    def select(self, picked: NDArray[np.int64] | NDArray[np.bool_]) -> RateTable:
+        """Those of a subset of the strategies."""
+        return RateTable(rates=self.rates, split=self.split[picked])
+
+    def expand(self) -> FabricRates:
+        """Prices of every axis, each an array over the strategies."""
+        return {key: rate.pick(self.split) for key, rate in self.rates.items()}
+
+
+def strategy_rates(mapper: MeshMapper, strategies: Strategies) -> RateTable:
+    """Optimistic prices of all axes for every strategy."""
     keys = np.stack([strategies.attn_tp, strategies.attn_dp, strategies.ep, strategies.expert_tp])
     code = ((keys[0] * 65536 + keys[1]) * 65536) + keys[2]
     _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
@@ -181,4 +236,5 @@ def strategy_rates(mapper: MeshMapper, strategies: Strategies) -> FabricRates:
         rates["pp", Op.SEND_RECV] = mapper.optimistic_hop(degrees.stage_chips)
         for key, rate in rates.items():
             tables.setdefault(key, []).append(rate)
-    return {key: stack_rates(rates).pick(inverse) for key, rates in tables.items()}
+    stacked = {key: stack_rates(rates) for key, rates in tables.items()}
+    return RateTable(rates=stacked, split=inverse.astype(np.int64))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from planner.search.request import PlanRequest
 from planner.search.solve import Solved, StrategySolver
 from planner.search.strategies import Strategies, enumerate_strategies, space_description
 
+# Strategies bounded at a time.
+CHUNK = 1 << 15
 NUM_RUNNERS_UP = 4
 # A family that cannot come within this factor of the winner is not worth solving for show.
 MAX_RUNNER_UP_TRIES = 12
@@ -44,7 +46,27 @@ class SearchResult:
 
 
 def bound_table(request: PlanRequest, bound: StepBound) -> BoundTable:
-    """Best optimistic batch and objective of every strategy."""
+    """Best optimistic batch and objective of every strategy.
+
+    Strategies are taken in chunks that stay in the processor's cache.
+    """
+    n = len(bound.strategies)
+    if n <= CHUNK:
+        return _bound_chunk(request, bound)
+    starts = range(0, n, CHUNK)
+    parts = [
+        _bound_chunk(request, bound.select(np.arange(start, min(start + CHUNK, n))))
+        for start in starts
+    ]
+    return BoundTable(
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(BoundTable)
+        }
+    )
+
+
+def _bound_chunk(request: PlanRequest, bound: StepBound) -> BoundTable:
     n = len(bound.strategies)
     if request.batch is not None:
         tokens = bound.pinned_tokens(request.batch)
