@@ -14,8 +14,10 @@ from planner.validation.grouping import (
     Group,
     Grouping,
     MemoryScore,
+    Sweep,
     make_group,
     memory_score,
+    sweeps,
 )
 from planner.validation.outcome import Outcome, RowClass
 from planner.validation.statistics import ErrorStats
@@ -23,7 +25,7 @@ from planner.validation.validate import ValidationReport
 
 MAX_REASONS = 30
 _NONE = "-"
-_SCORED = ("A", "B")  # qualities of the accuracy table
+SCORED = ("A", "B")  # qualities of the accuracy table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +72,7 @@ def _group_table(grouping: Grouping) -> TextTable:
     )
 
 
-def _sweep_table(report: ValidationReport) -> TextTable:
+def _sweep_table(found: Iterable[Sweep]) -> TextTable:
     rows = tuple(
         (
             sweep.name,
@@ -78,7 +80,7 @@ def _sweep_table(report: ValidationReport) -> TextTable:
             format_integer(sweep.num_layouts),
             _rank(sweep.rank),
         )
-        for sweep in report.sweeps
+        for sweep in found
     )
     header = ("sweep", "rows", "layouts", "rank")
     return TextTable(title="Ranking within sweeps", header=header, rows=rows)
@@ -186,14 +188,15 @@ def _refusal_table(report: ValidationReport) -> TextTable:
     return TextTable(title="Not representable", header=header, rows=tuple(rows), words=(1, 2))
 
 
-def _has_errors(report: ValidationReport) -> bool:
+def has_errors(report: ValidationReport) -> bool:
+    """Whether any row has both a measured and a predicted time."""
     return any(group.errors for grouping in report.groupings for group in grouping.groups)
 
 
 def report_tables(report: ValidationReport) -> tuple[TextTable, ...]:
     """Every table of a report that has something to say."""
-    tables = [_group_table(grouping) for grouping in report.groupings if _has_errors(report)]
-    tables += [_sweep_table(report), *_memory_tables(report)]
+    tables = [_group_table(grouping) for grouping in report.groupings if has_errors(report)]
+    tables += [_sweep_table(report.sweeps), *_memory_tables(report)]
     tables += [_worst_table(report.worst), _refusal_table(report)]
     return tuple(table for table in tables if table.rows)
 
@@ -202,7 +205,8 @@ def summary_text(report: ValidationReport) -> str:
     """How many rows were compared, and what is missing."""
     done, able = report.num_compared, report.num_represented
     text = (
-        f"{format_integer(done)} rows of {report.file}: {format_integer(able)} represented, "
+        f"{format_integer(done)} rows of {', '.join(report.files)}: "
+        f"{format_integer(able)} represented, "
         f"{format_integer(done - able)} not."
     )
     if report.interrupted:
@@ -211,6 +215,7 @@ def summary_text(report: ValidationReport) -> str:
     return text
 
 
+TITLE = "Predicted against measured"
 NOTE = (
     "Errors are absolute and relative to the measurement; bias is the median of "
     "ln(predicted / measured); rank is Spearman's correlation within a sweep of ten or more "
@@ -224,7 +229,7 @@ def show_validation(report: ValidationReport, stream: TextIO) -> None:
     stream.write(f"{summary_text(report)}\n")
     for table in report_tables(report):
         print_table(table.title, table.header, table.rows, stream, words=table.words)
-    if _has_errors(report):
+    if has_errors(report):
         stream.write("\n")
         print_text(NOTE, stream)
 
@@ -240,11 +245,12 @@ def markdown_table(table: TextTable) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def validation_markdown(report: ValidationReport) -> str:
-    """A report as a Markdown document."""
-    parts = [f"# Predicted against measured\n\n{summary_text(report)}\n"]
-    parts += [f"## {table.title}\n\n{markdown_table(table)}" for table in report_tables(report)]
-    if _has_errors(report):
+def validation_markdown(report: ValidationReport, extra: Iterable[TextTable] = ()) -> str:
+    """A report, and tables to follow its own, as a Markdown document."""
+    parts = [f"# {TITLE}\n\n{summary_text(report)}\n"]
+    tables = (*report_tables(report), *extra)
+    parts += [f"## {table.title}\n\n{markdown_table(table)}" for table in tables]
+    if has_errors(report):
         parts.append(f"{NOTE}\n")
     return "\n".join(parts)
 
@@ -265,12 +271,12 @@ def accuracy_table(
     -------
     str
         One line per class of measurement, over rows of quality A and B (serving has no
-        quality), and one for the memory model.
+        quality); then the ranking within sweeps, and the memory model.
     """
     scored = [
         outcome
         for outcome in outcomes
-        if outcome.quality in (*_SCORED, "") and not leave_out(outcome.id)
+        if outcome.quality in (*SCORED, "") and not leave_out(outcome.id)
     ]
     rows = []
     for row_class in RowClass:
@@ -281,14 +287,18 @@ def accuracy_table(
         ]
         if members:
             rows.append(_accuracy_row(make_group((row_class.value,), members)))
-    score = memory_score(scored)
     text = markdown_table(
         TextTable(
             title="",
-            header=("kind", "rows", "represented", "median", "90th", "bias", "rank"),
+            header=("kind", "rows", "represented", "median", "90th", "bias"),
             rows=tuple(rows),
         )
     )
+    ranking = _sweep_table(sweeps(scored))
+    if ranking.rows:
+        text += "\nRank correlation within sweeps of ten or more layouts:\n\n"
+        text += markdown_table(ranking)
+    score = memory_score(scored)
     if score.total:
         text += (
             f"\nMemory: {score.ran_right} of {score.ran_total} layouts that ran are said to "
@@ -300,15 +310,8 @@ def accuracy_table(
 
 def _accuracy_row(group: Group) -> tuple[str, ...]:
     middle, _, p90, bias = _errors(group.errors)
-    return (
-        *group.name,
-        format_integer(group.num_rows),
-        _percent(group.share),
-        middle,
-        p90,
-        bias,
-        _rank(group.rank),
-    )
+    share = _percent(group.share)
+    return (*group.name, format_integer(group.num_rows), share, middle, p90, bias)
 
 
 @contextmanager

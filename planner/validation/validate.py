@@ -1,4 +1,4 @@
-"""A file of measured rows against predictions: what ``planner validate`` calls."""
+"""Files of measured rows against predictions: what ``planner validate`` calls."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class ValidationRequest:
     ----------
     file : str
         Of measured rows.
+    also : tuple of str
+        Further files; a measurement that several name counts once, as the first has it.
     by : str
         Keys to group by: see :func:`planner.validation.grouping.parse_keys`.
     kinds, qualities : tuple of str
@@ -59,6 +61,12 @@ class ValidationRequest:
     without_ids: str | None = None
     ran: str | None = None
     jobs: int = 1
+    also: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files of measured rows."""
+        return (self.file, *self.also)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,16 +76,17 @@ class ValidationReport:
     Parameters
     ----------
     num_rows, num_done : int
-        Rows of both files, and those that were finished; fewer after an interrupt.
+        Rows of the files and those that ran of another one, and those that were finished;
+        fewer after an interrupt.
     num_compared, num_represented : int
-        Finished rows of the file, and those of them that the cost model could represent.
+        Finished rows of the files, and those of them that the cost model could represent.
     memory, misjudged : MemoryScore, tuple of Outcome
-        Over the file, and the layouts that ran of another one.
+        Over the files, and the layouts that ran of another one.
     outcomes : tuple of Outcome
-        Of the file, in its order.
+        Of the files, in their order.
     """
 
-    file: str
+    files: tuple[str, ...]
     num_rows: int
     num_done: int
     num_compared: int
@@ -123,7 +132,7 @@ def _quiet(num_rows: int) -> Progress:
 
 
 def validate(request: ValidationRequest, shown: Shown = _quiet) -> ValidationReport:
-    """Predict every row of a file and compare.
+    """Predict every row of one or more files and compare.
 
     Parameters
     ----------
@@ -146,10 +155,11 @@ def validate(request: ValidationRequest, shown: Shown = _quiet) -> ValidationRep
     _check_names("--kind", request.kinds, ROW_KINDS)
     _check_names("--quality", request.qualities, QUALITIES)
     without = frozenset() if request.without_ids is None else read_ids(request.without_ids)
-    rows = select_rows(read_measured(request.file), request, without)
+    rows = _rows_once(request, without)
     if not rows:
         raise SpecError(
-            f"no row of {request.file} is left", "widen --kind and --quality, or --without-ids"
+            f"no row of {', '.join(request.files)} is left",
+            "widen --kind and --quality, or --without-ids",
         )
     beside = () if request.ran is None else _ran_rows(request, without, rows)
     run = run_rows((*rows, *beside), request.jobs, shown(len(rows) + len(beside)))
@@ -159,7 +169,7 @@ def validate(request: ValidationRequest, shown: Shown = _quiet) -> ValidationRep
     refused = {outcome.id for outcome in outcomes if not outcome.represented}
     reached = sum(part is not None for part in own)
     return ValidationReport(
-        file=request.file,
+        files=request.files,
         num_rows=len(rows) + len(beside),
         num_done=run.num_done,
         num_compared=reached,
@@ -174,6 +184,15 @@ def validate(request: ValidationRequest, shown: Shown = _quiet) -> ValidationRep
     )
 
 
+def _rows_once(request: ValidationRequest, without: frozenset[str]) -> tuple[MeasuredRow, ...]:
+    """Rows of all files; a measurement of several counts as the first has it."""
+    rows: dict[str, MeasuredRow] = {}
+    for file in request.files:
+        for row in select_rows(read_measured(file), request, without):
+            rows.setdefault(row.origin.id, row)
+    return tuple(rows.values())
+
+
 def _flat(parts: Iterable[Part | None]) -> tuple[Outcome, ...]:
     return tuple(outcome for part in parts if part is not None for outcome in part)
 
@@ -181,7 +200,7 @@ def _flat(parts: Iterable[Part | None]) -> tuple[Outcome, ...]:
 def _ran_rows(
     request: ValidationRequest, without: frozenset[str], rows: Iterable[MeasuredRow]
 ) -> tuple[MeasuredRow, ...]:
-    """Layouts of the other file that ran; those of the first file count once."""
+    """Layouts of the other file that ran; those of the first files count once."""
     assert request.ran is not None
     own = frozenset(row.origin.id for row in rows)
     return tuple(

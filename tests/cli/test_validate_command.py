@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from planner.cost.runs.record import RunMemory, RunPrediction, RunTerm
 from planner.domain.cost import Bound
 from planner.errors import SpecError
 from planner.validation import predict_rows
+from planner.validation.calibration import is_calibration_id
 
 MEASURED = Path(__file__).resolve().parents[1] / "reference" / "measured"
 HEADER = (
@@ -197,6 +199,76 @@ def test_rows_and_report_are_written(model, rows, tmp_path, capsys):
     assert "| train | 3 | 100.0 % | 50.0 % |" in text
 
 
+def test_several_files_are_one_table(model, rows, tmp_path, capsys):
+    more = tmp_path / "more.csv"
+    # "t1" is in both files and counts as the first has it: at 1 s.
+    lines = [TRAIN.format(id=name, tp=1, dp=8, time=8) for name in ("t1", "t8")]
+    more.write_text(HEADER + "".join(lines))
+    assert run(["validate", str(rows), str(more), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["files"] == [str(rows), str(more)]
+    assert [outcome["id"] for outcome in found["outcomes"]] == ["t1", "t2", "t4", "d1", "t8"]
+    assert found["outcomes"][0]["measured_s"] == 1.0
+    assert run(["validate", str(rows), str(more)]) == 0
+    assert capsys.readouterr().out.startswith(f"5 rows of {rows}, {more}: 5 represented, 0 not.")
+
+
+def test_accuracy_is_printed_as_markdown(model, tmp_path, capsys):
+    path, oom = tmp_path / "rows.csv", tmp_path / "oom.csv"
+    lines = [TRAIN.format(id=name, tp=1, dp=8, time=2) for name in ("t1", "used-1")]
+    path.write_text(HEADER + "".join(lines))
+    oom.write_text(HEADER + TRAIN.format(id="o1", tp=1, dp=8, time=""))
+    assert [is_calibration_id(name) for name in ("t1", "o1", "used-1")] == [False, False, True]
+    assert run(["validate", str(path), str(oom), "--accuracy"]) == 0
+    assert capsys.readouterr().out == (
+        "| kind | rows | represented | median | 90th | bias |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| dense training | 1 | 100.0 % | 50.0 % | 50.0 % | -0.693 |\n"
+        "\n"
+        "Memory: 1 of 1 layouts that ran are said to fit, 0 of 1 that ran out of memory are "
+        "said not to (50.0 % right).\n"
+    )
+
+
+def test_terms_are_printed_and_written(model, rows, tmp_path, capsys):
+    report = tmp_path / "out.md"
+    assert run(["validate", str(rows), "--terms", "-o", str(report)]) == 0
+    out = capsys.readouterr().out
+    assert "t4: train llama-3.1-8b h100-hgx x8 -/-/- batch64 seq4096 [tp1 dp8 " in out
+    # One second of four.
+    assert "    matmul   1.00 s       25.0 %  compute\n" in out
+    assert "Error by kind" not in out
+    text = report.read_text()
+    assert "## Terms\n\n| run | layout |" in text and "| -75.0 % | matmul 1.00 s |" in text
+
+
+def test_a_page_needs_nothing_else(model, tmp_path, capsys):
+    path, page = tmp_path / "rows.csv", tmp_path / "out.html"
+    odd = TRAIN.format(id="<i>&1", tp=1, dp=8, time=2)
+    path.write_text(HEADER + odd + TRAIN.format(id="b", tp=1, dp=8, time=2).replace("8b", "<u>"))
+    assert run(["validate", str(path), "--terms", "-o", str(page)]) == 0
+    text = page.read_text()
+    assert "<i>" not in text and "&lt;i&gt;&amp;1" in text
+    assert "unknown model &#x27;llama-3.1-&lt;u&gt;&#x27;" in text
+    for title in ("Error by kind", "Worst rows", "Not representable", "Terms"):
+        assert f"<h2>{title}</h2>" in text
+    assert not any(word in text for word in ("<script", "http", "src=", "@import", "$"))
+    assert "prefers-color-scheme: dark" in text
+
+    tags = []
+
+    class Page(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag != "meta":
+                tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert tags.pop() == tag
+
+    Page().feed(text)
+    assert tags == []
+
+
 def test_ctrl_c_keeps_what_is_finished(model, rows, tmp_path, capsys):
     def answer(given):
         if given.kind == "decode":
@@ -248,7 +320,10 @@ def test_a_refusal_of_the_cost_model_is_not_an_error(model, rows, capsys):
         (["--kind", "train,,decode"], "has an empty name"),
         (["--quality", "D"], "--quality: unknown 'D'"),
         (["--quality", "C"], "no row of"),
-        (["-o", "report.html"], "neither .csv nor .md"),
+        (["-o", "report.txt"], "is none of .csv, .md, .html"),
+        (["--accuracy", "--json"], "--accuracy and --json print different things"),
+        (["--terms", "--accuracy"], "--terms and --accuracy print different things"),
+        (["none.csv"], "no such file"),
         (["-o", "missing-folder/rows.csv"], "there is no folder"),
         (["--jobs", "0"], "0 is not in the range"),
         (["--without-ids", "none.txt"], "no such file"),

@@ -7,6 +7,8 @@ import pytest
 
 from planner.domain.cost import Bound
 from planner.export.rows_file import HEADER, rows_csv
+from planner.report.validation_html import html_table
+from planner.report.validation_terms import show_terms, terms_table
 from planner.report.validation_text import (
     TextTable,
     accuracy_table,
@@ -65,12 +67,12 @@ def test_accuracy_by_class_of_measurement():
         outcome(e, 1.0, None, reason="no", row_class=RowClass.PREFILL),
     ]
     header, _, *lines = cells(accuracy_table(rows))
-    assert header == ["kind", "rows", "represented", "median", "90th", "bias", "rank"]
+    assert header == ["kind", "rows", "represented", "median", "90th", "bias"]
     # Errors .1 and .3: median .2, 0.9 of the way .28; ratios 1.1 and .7: logarithms .0953 and
     # -.3567, in the middle -.131.
     assert lines == [
-        ["dense training", "2", "100.0 %", "20.0 %", "28.0 %", "-0.131", "-"],
-        ["prefill", "1", "0.0 %", "-", "-", "-", "-"],
+        ["dense training", "2", "100.0 %", "20.0 %", "28.0 %", "-0.131"],
+        ["prefill", "1", "0.0 %", "-", "-", "-"],
     ]
 
 
@@ -94,6 +96,84 @@ def test_calibration_rows_are_left_out_unless_asked_for():
     rows = [outcome(used, 1.0, 9.0), outcome(scored(1)[0])]
     assert cells(accuracy_table(rows))[2][1] == "1"
     assert cells(accuracy_table(rows, leave_out=lambda name: False))[2][1] == "2"
+
+
+def test_accuracy_lists_the_rank_of_every_sweep():
+    # Measured 1..10 s, predicted 1..8, 10, 9: 1 - 6 * 2 / (10 * 99) = 0.988.
+    predicted = [*range(1, 9), 10, 9]
+    rows = [
+        outcome(name, float(place), predicted[place - 1], sweep="one | run", layout=f"tp{place}")
+        for place, name in enumerate(scored(10), start=1)
+    ]
+    *_, sweep = cells(accuracy_table(rows).replace("\\|", "/"))
+    assert sweep == ["one / run", "10", "10", "0.988"]
+
+
+def timed(**rest):
+    given = {
+        "sweep": "study train toy box x8 bf16/bf16/- batch64 seq128",
+        "layout": "tp2 dp1 cp1 pp4 v1 ep1 etp1 zero1 1f1b mb1 recompute-none sp0 overlap-dp+ep",
+        "terms": tuple(
+            OutcomeTerm(name=f"part_{size}", seconds=size, bound=Bound.COMPUTE)
+            for size in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
+        ),
+    }
+    return outcome("a", 2.0, 2.5, **{**given, **rest})
+
+
+def test_terms_of_a_run_in_one_line():
+    (row,) = terms_table([timed()]).rows
+    assert row == (
+        "train toy box x8 bf16/bf16/- batch64 seq128",
+        "TP2 PP4 1f1b overlap-dp+ep",
+        "2.00 s",
+        "2.50 s",
+        "+25.0 %",
+        "part 1.0 1.00 s, part 0.5 500 ms, part 0.4 400 ms, part 0.3 300 ms, rest 300 ms",
+    )
+
+
+def test_terms_that_need_no_rest():
+    terms = tuple(OutcomeTerm(name=name, seconds=0.5, bound=Bound.MEMORY) for name in "abcde")
+    (row,) = terms_table([timed(terms=terms)]).rows
+    assert row[-1] == "a 500 ms, b 500 ms, c 500 ms, d 500 ms, e 500 ms"
+
+
+def test_terms_of_what_is_not_known():
+    refused = outcome("a", 2.0, None, reason="no such machine", sweep="", kind="decode")
+    out_of_memory = outcome("b", None, 1.0, num_chips=1024)
+    assert terms_table([refused, out_of_memory]).rows == (
+        ("decode toy box x8", "", "2.00 s", "-", "-", "no such machine"),
+        ("train toy box x1,024", "", "-", "1.00 s", "-", ""),
+    )
+    stream = io.StringIO()
+    show_terms([refused, out_of_memory], stream)
+    text = stream.getvalue()
+    assert "not representable" in text and "no such machine" in text
+    assert "of predicted" in text and "100.0 %" in text
+
+
+def test_a_block_of_terms_is_relative_to_the_measurement():
+    stream = io.StringIO()
+    show_terms([timed()], stream)
+    lines = [line.split() for line in stream.getvalue().splitlines() if line.strip()]
+    assert lines[0][0] == "a:"
+    # 2.5 and 1 of 2 s; the part of zero is left out.
+    assert ["predicted", "2.50", "s", "125.0", "%"] in lines
+    assert ["part", "1.0", "1.00", "s", "50.0", "%", "compute"] in lines
+    assert not any(line[:2] == ["part", "0.0"] for line in lines)
+
+
+def test_html_escapes_what_a_file_says():
+    table = TextTable(title="<b>", header=("name", "n"), rows=(("<script>&\"'", "1"),))
+    assert html_table(table) == (
+        "<h2>&lt;b&gt;</h2>\n"
+        '<div class="wide"><table>\n'
+        '<thead><tr><th>name</th><th class="number">n</th></tr>\n</thead>\n'
+        "<tbody>\n"
+        '<tr><td>&lt;script&gt;&amp;&quot;&#x27;</td><td class="number">1</td></tr>\n'
+        "</tbody>\n</table></div>\n"
+    )
 
 
 def test_rows_file_has_one_line_per_measured_time():
