@@ -16,17 +16,35 @@ _MATRIX = "write [[bytes from chip 0 to chip 0, to chip 1, ...], one row per sen
 _EXAMPLE = "write [[count of expert 0, expert 1, ...], one row per MoE layer]"
 
 
-def _read(path: str, example: str) -> list[list[float]]:
+def read_bytes(path: str, limit: int, remedy: str) -> bytes:
+    """Read a regular file of at most ``limit`` bytes.
+
+    Raises
+    ------
+    CatalogError
+        The file is missing, too large, or not a regular file.
+    """
     place = Path(path)
     try:
         if place.exists() and not place.is_file():
-            raise CatalogError("is not a regular file", file=path, remedy=example)
-        if place.is_file() and place.stat().st_size > MAX_FILE_BYTES:
-            raise CatalogError(f"is larger than {MAX_FILE_BYTES >> 20} MiB", file=path)
-        data = place.read_bytes()
+            raise CatalogError("is not a regular file", file=path, remedy=remedy)
+        if place.is_file() and place.stat().st_size > limit:
+            raise CatalogError(f"is larger than {limit >> 20} MiB", file=path)
+        return place.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CatalogError(f"cannot be read: {reason}", file=path) from None
+
+
+def read_table(path: str, example: str) -> list[list[float]]:
+    """Read a JSON or CSV table of numbers.
+
+    Raises
+    ------
+    CatalogError
+        The file is missing, too large, or not a table; ``example`` says what to write.
+    """
+    data = read_bytes(path, MAX_FILE_BYTES, example)
     try:
         if path.endswith(".csv"):
             lines = data.decode("utf-8").split()
@@ -46,7 +64,7 @@ def load_matrix(path: str) -> list[list[float]]:
     CatalogError
         The file is missing, malformed, not square, or has numbers that are not bytes.
     """
-    table = _read(path, _MATRIX)
+    table = read_table(path, _MATRIX)
     for index, row in enumerate(table):
         if len(row) != len(table):
             raise CatalogError(
@@ -85,7 +103,7 @@ def load_routing(path: str | None, shape: tuple[int, int] | None, num_layers: in
     if shape is None:
         raise SpecError("--loads: this model has no experts", "leave --loads out")
     num_experts, top_k = shape
-    table = _read(path, _EXAMPLE)
+    table = read_table(path, _EXAMPLE)
     if len(table) != num_layers or any(len(row) != num_experts for row in table):
         widths = sorted({len(row) for row in table})
         raise CatalogError(
@@ -97,7 +115,8 @@ def load_routing(path: str | None, shape: tuple[int, int] | None, num_layers: in
 
 
 def _shares(row: list[float], path: str, index: int, top_k: int) -> tuple[float, ...]:
-    total = math.fsum(row)
+    # Larger numbers, infinity and NaN would overflow the sum.
+    total = math.fsum(row) if all(value <= MAX_BYTES for value in row) else math.inf
     if not math.isfinite(total) or total <= 0 or min(row) < 0:
         raise CatalogError(
             "needs finite counts, none negative, not all zero", file=path, field=f"[{index}]"

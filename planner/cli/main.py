@@ -27,6 +27,7 @@ COMMANDS = {
     "topologies": "List the machines that ship.",
     "topology": "Look at a machine.",
     "schedule": "Draw a pipeline schedule and its bubble.",
+    "experts": "Place expert copies on chips for measured loads.",
 }
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

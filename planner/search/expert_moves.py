@@ -32,8 +32,11 @@ from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.search.expert_bounds import FloatArray, IntArray, fill_copies
+
+BoolArray = NDArray[np.bool_]
 
 _IMPROVES = 1e-9
 _MAX_REPARTITION_SLOTS = 6
@@ -54,7 +57,11 @@ class Packing:
     """
 
     def __init__(
-        self, loads_row: FloatArray, caps: IntArray, start: IntArray | None = None
+        self,
+        loads_row: FloatArray,
+        caps: IntArray,
+        start: IntArray | None = None,
+        copies: IntArray | None = None,
     ) -> None:
         num_experts, num_chips = len(loads_row), len(caps)
         self.loads = loads_row
@@ -69,7 +76,9 @@ class Packing:
         self.copies = np.ones(num_experts, dtype=np.int64)
         self._step = _IMPROVES * max(float(loads_row.sum()) / num_chips, 0.0)
         if start is None:
-            self._pack(fill_copies(loads_row, int(caps.sum()), num_chips))
+            if copies is None:
+                copies = fill_copies(loads_row, int(caps.sum()), num_chips)
+            self._pack(copies)
         else:
             self._adopt(start)
 
@@ -139,11 +148,22 @@ class Packing:
             if not moved:
                 return
 
+    def _forbidden(self, hot: int) -> BoolArray | None:
+        """Swaps that further constraints exclude, shape ``[c_max, G, c_max]``."""
+        return None
+
+    def _partners(self, hot: int) -> BoolArray | None:
+        """Chips that further constraints let trade several copies with ``hot``."""
+        return None
+
     def swap(self, hot: int) -> bool:
         """Exchange one copy of ``hot`` with one slot of another chip, if that helps."""
         own = self.slots[hot]
         moved = self.pieces[hot][:, None, None] - self.pieces[None]
         blocked = self.holds[own][:, :, None] | (self.holds[:, hot][self.slots] | ~self.exists)
+        forbidden = self._forbidden(hot)
+        if forbidden is not None:
+            blocked |= forbidden
         worst = np.maximum(self.chip_load[hot] - moved, self.chip_load[None, :, None] + moved)
         worst[blocked] = np.inf
         best = int(worst.argmin())
@@ -166,6 +186,9 @@ class Packing:
         halves = _halves(size)
         # Chips that share an expert with ``hot`` could end with both copies on one chip.
         usable = (self.caps == size) & ~self.holds[self.slots[hot]].any(axis=0)
+        partners = self._partners(hot)
+        if partners is not None:
+            usable &= partners
         usable[hot] = False
         chips = np.flatnonzero(usable)
         if not len(chips):
@@ -194,6 +217,9 @@ class Packing:
         chunk = max(1, _MAX_PAIR_TABLE // (len(own_pairs) * len(widest)))
         chips = np.argsort(self.chip_load, kind="stable")
         chips = chips[chips != hot]
+        partners = self._partners(hot)
+        if partners is not None:
+            chips = chips[partners[chips]]
         given = self.pieces[hot][own_pairs].sum(axis=1)
         leaving = self.holds[self.slots[hot][own_pairs]].any(axis=1)
         stays = self.holds[:, hot]

@@ -26,6 +26,7 @@ never seconds: the same input gives the same placement on every machine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -44,6 +45,8 @@ from planner.search.expert_bounds import (
 from planner.search.expert_flow import TokenSplit, split_tokens
 from planner.search.expert_moves import Packing
 from planner.search.expert_patterns import solve_patterns
+from planner.search.expert_prices import PriceCertificate
+from planner.search.expert_refine import Refined, never, refine_row
 
 __all__ = [
     "TOLERANCE",
@@ -54,6 +57,7 @@ __all__ = [
     "even_caps",
     "expert_lower_bound",
     "place_experts",
+    "refine_placement",
     "split_tokens",
     "uniform_imbalance",
 ]
@@ -77,12 +81,15 @@ class ExpertPlacement:
     bound : float
         No placement with even splits has a lower ``max_load``.
     num_copies : int array, shape ``[num_experts]``
+    certificate : PriceCertificate or None
+        Why the bound holds, where prices gave it (only :func:`refine_placement` asks them).
     """
 
     slots: IntArray
     max_load: float
     bound: float
     num_copies: IntArray
+    certificate: PriceCertificate | None = None
 
     @property
     def gap(self) -> float:
@@ -163,10 +170,22 @@ def _place_row(row_bytes: bytes, caps: tuple[int, ...], tolerance: float) -> Exp
     experts = np.argsort(-row, kind="stable")
     chips = np.argsort(-sizes, kind="stable")
     packed, bound = _solve_sorted(row[experts].tobytes(), tuple(sizes[chips].tolist()), tolerance)
-    numbers = np.append(experts, -1)
-    slots = np.full_like(packed, -1)
-    slots[chips] = numbers[packed]
-    # Filled slots first, in the order of expert numbers.
+    return _numbered(row, experts, chips, Refined(slots=packed, reached=np.inf, bound=bound))
+
+
+def _numbered(
+    row: FloatArray, experts: IntArray, chips: IntArray, found: Refined
+) -> ExpertPlacement:
+    """Give experts and chips of a sorted answer their own numbers."""
+    slots = np.full_like(found.slots, -1)
+    slots[chips] = np.append(experts, -1)[found.slots]
+    return _finished(row, slots, found.bound, found.certificate)
+
+
+def _finished(
+    row: FloatArray, slots: IntArray, bound: float, certificate: PriceCertificate | None
+) -> ExpertPlacement:
+    """Filled slots first, in the order of expert numbers; loads are computed afresh."""
     slots = np.sort(np.where(slots < 0, len(row), slots), axis=1)
     slots[slots == len(row)] = -1
     copies = np.bincount(slots[slots >= 0], minlength=len(row))
@@ -174,8 +193,61 @@ def _place_row(row_bytes: bytes, caps: tuple[int, ...], tolerance: float) -> Exp
     for array in (slots, copies):
         array.setflags(write=False)
     return ExpertPlacement(
-        slots=slots, max_load=max_load, bound=min(bound, max_load), num_copies=copies
+        slots=slots,
+        max_load=max_load,
+        bound=min(bound, max_load),
+        num_copies=copies,
+        certificate=certificate,
     )
+
+
+def with_slots(placed: ExpertPlacement, loads_row: FloatArray, slots: IntArray) -> ExpertPlacement:
+    """The same layer with other slots (-1 where empty); the bound stays."""
+    return _finished(loads_row, slots, placed.bound, placed.certificate)
+
+
+def improve_placement(
+    placed: ExpertPlacement, loads_row: FloatArray, caps: IntArray, target: float
+) -> ExpertPlacement:
+    """Continue the local search until the hottest chip has ``target`` or no move helps."""
+    slots = np.where(placed.slots < 0, len(loads_row), placed.slots)
+    packing = Packing(loads_row, caps, slots)
+    packing.improve(target, _MOVES_PER_CHIP * len(caps))
+    return with_slots(
+        placed, loads_row, np.where(packing.slots == len(loads_row), -1, packing.slots)
+    )
+
+
+def refine_placement(
+    placed: ExpertPlacement,
+    loads_row: FloatArray,
+    caps: IntArray,
+    gap: float,
+    expired: Callable[[], bool] = never,
+) -> ExpertPlacement:
+    """Improve a placement of :func:`place_experts` and its bound until ``gap`` is proven.
+
+    Parameters
+    ----------
+    placed : ExpertPlacement
+    loads_row : array, shape ``[num_experts]``
+    caps : int array, shape ``[num_chips]``
+    gap : float
+    expired : callable
+        Whether to stop early with what there is.
+    """
+    if placed.gap <= gap:
+        return placed
+    experts = np.argsort(-loads_row, kind="stable")
+    chips = np.argsort(-caps, kind="stable")
+    position = np.empty(len(experts) + 1, dtype=np.int64)
+    position[experts] = np.arange(len(experts))
+    position[-1] = len(experts)
+    start = Refined(
+        slots=position[placed.slots[chips]], reached=placed.max_load, bound=placed.bound
+    )
+    found = refine_row(loads_row[experts], caps[chips], start, gap, expired)
+    return _numbered(loads_row, experts, chips, found)
 
 
 @lru_cache(maxsize=2048)
