@@ -8,6 +8,7 @@ utilisation, latencies, dollars, and whether it fits.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from planner.cost.price import CORE_RATE
 from planner.cost.runs.inference import pipeline_idle
@@ -29,6 +30,10 @@ from planner.domain.run_question import EstimateKind, RunQuestion
 from planner.pricing.case import Case, main_rate, read_case, run_of
 from planner.pricing.changes import changes_that_fit
 from planner.units import MILLION, format_bytes, usd_per_second
+
+if TYPE_CHECKING:
+    from planner.cost.runs.serving import ServingPrediction
+    from planner.pricing.served import Room, Served, Split
 
 __all__ = ["EstimateKind", "RunEstimate", "RunQuestion", "estimate"]
 
@@ -69,6 +74,8 @@ class RunEstimate:
         None where no price is known.
     running : float, optional
         Sequences that one worker of a served run decodes together.
+    served : Served, optional
+        Pools, and parts of the time to the first token, of a served run.
     changes : tuple of str
         Changes after which it fits, each one priced; empty when it fits as it is.
     """
@@ -96,6 +103,7 @@ class RunEstimate:
     bubble: float | None
     usd_per_million_tokens: float | None
     running: float | None = None
+    served: Served | None = None
     changes: tuple[str, ...] = ()
 
     @property
@@ -122,7 +130,8 @@ def estimate(question: RunQuestion) -> RunEstimate | Infeasible:
     RunEstimate
         Priced even where it does not fit: ``memory.fits`` says so, and ``changes`` what helps.
     Infeasible
-        A served worker cannot hold a single request, so it has no price.
+        A served worker cannot hold a single request, requests arrive faster than they are
+        served, or no split of the chips meets the limits: there is no price.
 
     Raises
     ------
@@ -219,6 +228,7 @@ class _Shown:
     flop_per_s: float
     bubble: float | None = None
     running: float | None = None
+    served: Served | None = None
 
 
 def _peak_rate(case: Case) -> str:
@@ -259,6 +269,7 @@ def _estimate(case: Case, shown: _Shown) -> RunEstimate:
         bubble=shown.bubble,
         usd_per_million_tokens=usd,
         running=shown.running,
+        served=shown.served,
     )
 
 
@@ -267,27 +278,58 @@ def _estimate(case: Case, shown: _Shown) -> RunEstimate:
 
 def _serve(case: Case) -> RunEstimate | Infeasible:
     from planner.cost.runs.serving import predict_serving
-    from planner.pricing.served import room_of, served_memory, served_terms, serving_run
+    from planner.cost.runs.serving_open import Overload
+    from planner.pricing.balance import best_splits, with_workers
+    from planner.pricing.overload import overloaded
+    from planner.pricing.served import rooms_of, serving_run
 
-    run, room = serving_run(case), room_of(case)
-    if not room.fits:
-        chip = case.topology.chip
-        needed = chip.hbm_usable_bytes - room.free_bytes + room.request_bytes
-        return Infeasible(
-            resource="memory",
-            needed=format_bytes(needed),
-            available=format_bytes(chip.hbm_usable_bytes),
-            message=(
-                f"one request does not fit: {format_bytes(needed)} of "
-                f"{format_bytes(chip.hbm_usable_bytes)} "
-                f"({format_bytes(room.weights_bytes)} of weights, "
-                f"{format_bytes(room.request_bytes)} of cache, and the engine's reserve)"
-            ),
-            remedies=changes_that_fit(case),
-        )
-    found = predict_serving(case.model, case.topology, run)
-    cached = run.input_len - run.new_tokens
-    flop = request_flop(case.model, 1.0, (run.new_tokens, cached), run.output_len)
+    for pool, room in rooms_of(case).items():
+        if not room.fits:
+            return _no_room(case, pool, room)
+    splits: tuple[Split, ...] = ()
+    if case.question.balance:
+        found = best_splits(case)
+        if isinstance(found, Infeasible):
+            return found
+        splits = found
+        case = with_workers(case, splits[0].prefill_workers, splits[0].workers)
+    try:
+        prediction = predict_serving(case.model, case.topology, serving_run(case))
+    except Overload as error:
+        return overloaded(case, error)
+    return _served(case, prediction, splits)
+
+
+def _no_room(case: Case, pool: str, room: Room) -> Infeasible:
+    usable = case.topology.chip.hbm_usable_bytes
+    needed = usable - room.free_bytes + room.request_bytes
+    where = f" on a {pool} worker" if case.prefill_mesh is not None else ""
+    largest = "the largest" if len(case.question.mix) > 1 else "one"
+    return Infeasible(
+        resource="memory",
+        needed=format_bytes(needed),
+        available=format_bytes(usable),
+        message=(
+            f"{largest} request does not fit{where}: {format_bytes(needed)} of "
+            f"{format_bytes(usable)} "
+            f"({format_bytes(room.weights_bytes)} of weights, "
+            f"{format_bytes(room.request_bytes)} of cache, and the engine's reserve)"
+        ),
+        remedies=changes_that_fit(case),
+    )
+
+
+def _served(case: Case, found: ServingPrediction, splits: tuple[Split, ...]) -> RunEstimate:
+    from planner.pricing.served import (
+        Served,
+        prefill_memory,
+        served_flop,
+        served_memory,
+        served_terms,
+        serving_run,
+    )
+
+    flop = served_flop(case)
     shown = _Shown(
         seconds=found.tpot_s,
         terms=served_terms(case, found),
@@ -296,7 +338,16 @@ def _serve(case: Case) -> RunEstimate | Infeasible:
         ttft_s=found.ttft_s,
         tpot_s=found.tpot_s,
         flop=flop,
-        flop_per_s=flop.total * found.tokens_per_s / run.output_len,
+        flop_per_s=flop.total * found.tokens_per_s / serving_run(case).output_len,
         running=found.running,
+        served=Served(
+            prediction=found,
+            prefill_mesh=case.prefill_mesh,
+            prefill_workers=0 if case.prefill_mesh is None else case.question.prefill_workers or 1,
+            prefill_chips=case.prefill_chips,
+            decode_chips=case.chips - case.prefill_chips,
+            prefill_memory=prefill_memory(case),
+            splits=splits,
+        ),
     )
     return _estimate(case, shown)

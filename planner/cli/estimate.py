@@ -13,15 +13,17 @@ from planner.domain.dtypes import DType
 from planner.domain.outcome import Infeasible
 from planner.domain.run import Optimizer, Overlap, Recompute, ScheduleKind
 from planner.domain.run_question import EstimateKind, RunQuestion
+from planner.domain.serving import RequestKind
 from planner.errors import SpecError
-from planner.units import parse_tokens, parse_usd
+from planner.units import parse_seconds, parse_tokens, parse_usd
 
 _TOKENS = ("seq", "context", "context_spread", "input", "output", "chunk")
 # Options that are taken as they are.
 _KEPT = (
     *("machine", "tp", "pp", "cp", "dp", "ep", "expert_tp", "workers", "batch", "microbatch"),
     *("virtual_stages", "zero", "sequence_parallel", "engine", "concurrency", "prefix_hit"),
-    *("draft", "acceptance", "ideal"),
+    *("draft", "acceptance", "ideal", "prefill_tp", "prefill_dp", "prefill_ep"),
+    *("prefill_expert_tp", "prefill_workers", "balance"),
 )
 _RATE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*/\s*(s|min|h)\s*")
 _PER_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
@@ -42,6 +44,11 @@ _RUN_OPTIONS = (
     click.option("--context-spread", metavar="TOKENS", help="Standard deviation of --context."),
     click.option("--input", metavar="TOKENS", help="request, serve: tokens of a prompt."),
     click.option("--output", metavar="TOKENS", help="request, serve: tokens of an answer."),
+    click.option(
+        "--mix",
+        metavar="FILE",
+        help="serve: lengths that occur together, a CSV file of input,output and perhaps weight.",
+    ),
     click.option("--concurrency", type=int, help="serve: requests in flight."),
     click.option("--rate", metavar="N/s", help="serve: arriving requests, e.g. 4/s."),
 )
@@ -58,6 +65,24 @@ _DEGREES = (
         "the rest of the worker.",
     ),
     click.option("--workers", type=int, default=1, show_default=True, help="serve: copies."),
+)
+_POOLS = (
+    click.option(
+        "--prefill-workers",
+        type=int,
+        help="serve: workers on chips of their own that only prefill; the others decode.",
+    ),
+    click.option("--prefill-tp", type=int, help="Their degrees; those of the others if absent."),
+    click.option("--prefill-dp", type=int, help="Likewise."),
+    click.option("--prefill-ep", type=int, help="Likewise."),
+    click.option("--prefill-expert-tp", type=int, help="Likewise."),
+    click.option(
+        "--balance",
+        is_flag=True,
+        help="serve: find the prefill and decode workers that yield most tokens/s on the machine.",
+    ),
+    click.option("--ttft", metavar="TIME", help="Limit of --balance, e.g. 2s."),
+    click.option("--tpot", metavar="TIME", help="Limit of --balance, e.g. 20ms."),
 )
 _TRAINING = (
     click.option("--microbatch", type=int, help="Sequences per microbatch and rank."),
@@ -139,7 +164,7 @@ _FORMATS = (
 
 def _run_options(command: Any) -> Any:
     command = _apply(command, (*_TRAINING, *_ENGINE, *_FORMATS))
-    return _apply(size_options(command), (*_RUN_OPTIONS, *_DEGREES))
+    return _apply(size_options(command), (*_RUN_OPTIONS, *_DEGREES, *_POOLS))
 
 
 def _apply(command: Any, options: tuple[Any, ...]) -> Any:
@@ -184,6 +209,14 @@ def parse_rate(text: str | None) -> float | None:
     return float(match.group(1)) / _PER_S[match.group(2)]
 
 
+def _read_mix(path: str | None) -> tuple[RequestKind, ...]:
+    if path is None:
+        return ()
+    from planner.catalog.mix_file import read_mix
+
+    return read_mix(path)
+
+
 def to_run_question(model: str, values: dict[str, Any]) -> RunQuestion:
     """Translate parsed options.
 
@@ -201,6 +234,9 @@ def to_run_question(model: str, values: dict[str, Any]) -> RunQuestion:
     read["context_spread"] = read["context_spread"] or 0
     for name in ("weights", "activations", "kv"):
         read[name] = None if values[name] is None else DType(values[name])
+    for name in ("ttft", "tpot"):
+        text = values[name]
+        read[name] = None if text is None else parse_seconds(text, _option(name))
     schedule, price = values["schedule"], values["price"]
     return RunQuestion(
         model=model,
@@ -213,6 +249,7 @@ def to_run_question(model: str, values: dict[str, Any]) -> RunQuestion:
         gradients=DType(values["gradients"]),
         overlap=parse_overlap(values["overlap"]),
         rate=parse_rate(values["rate"]),
+        mix=_read_mix(values["mix"]),
         price=None if price is None else parse_usd(price, "--price"),
         **{name: values[name] for name in _KEPT},
         **read,
@@ -239,9 +276,10 @@ def _option(name: str) -> str:
 @click.argument("model")
 @_run_options
 def command(model: str, as_json: bool, **options: Any) -> int:
-    """Price a run of MODEL as given: nothing is searched.
+    """Price a run of MODEL as given: nothing is searched, but by --balance.
 
-    Exit code 3 when it does not fit in memory; its price is printed all the same.
+    Exit code 3 when it does not fit in memory, its price is printed all the same; or when
+    requests arrive faster than they are served, or no split meets the limits.
 
     Example: planner estimate llama-3.1-405b --on h100-hgx --nodes 128 --kind train --tp 8
     --pp 8 --cp 2 --batch 512 --seq 8192 --virtual-stages 4 --recompute selective --zero 1
@@ -258,6 +296,14 @@ def command(model: str, as_json: bool, **options: Any) -> int:
 
     Example: planner estimate deepseek-r1 --on b200-hgx --kind serve --dp 8 --ep 8
     --input 1024 --output 1024 --concurrency 512
+
+    Example: planner estimate deepseek-r1 --on gb200-nvl72 --kind serve --dp 16 --ep 16
+    --workers 2 --prefill-dp 8 --prefill-ep 8 --prefill-workers 3 --input 8192 --output 1024
+    --concurrency 2048
+
+    Example: planner estimate deepseek-r1 --on gb200-nvl72 --kind serve --dp 8 --ep 8
+    --prefill-dp 8 --prefill-ep 8 --balance --tpot 30ms --input 8192 --output 1024
+    --concurrency 2048
     """
     question = to_run_question(model, options)
     from planner.run_api import estimate

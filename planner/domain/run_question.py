@@ -13,6 +13,7 @@ from enum import StrEnum
 from planner.domain.dtypes import DType
 from planner.domain.hardware import DEFAULT_SIZE, Sizing
 from planner.domain.run import Optimizer, Overlap, Recompute, ScheduleKind
+from planner.domain.serving import RequestKind
 from planner.errors import SpecError
 
 
@@ -64,6 +65,16 @@ class RunQuestion:
         Requests in flight, or arriving per second.
     workers : int
         Copies of a served model.
+    mix : tuple of RequestKind
+        Requests of several lengths, in place of ``input`` and ``output``.
+    prefill_tp, prefill_dp, prefill_ep, prefill_expert_tp : int, optional
+        Layout of workers that only prefill; that of the others where none is given.
+    prefill_workers : int, optional
+        How many; with any of these five, prefill has chips of its own.
+    balance : bool
+        Find the numbers of both kinds of workers that yield most tokens per second.
+    ttft, tpot : float, optional
+        Most seconds to the first token and per output token that a balance may have.
     prefix_hit, draft, acceptance : float, int, float
         Cached share of prompts; drafted tokens per pass; probability to accept one.
     price : float, optional
@@ -103,6 +114,15 @@ class RunQuestion:
     concurrency: int | None = None
     rate: float | None = None
     workers: int = 1
+    mix: tuple[RequestKind, ...] = ()
+    prefill_tp: int | None = None
+    prefill_dp: int | None = None
+    prefill_ep: int | None = None
+    prefill_expert_tp: int | None = None
+    prefill_workers: int | None = None
+    balance: bool = False
+    ttft: float | None = None
+    tpot: float | None = None
     prefix_hit: float = 0.0
     draft: int = 0
     acceptance: float = 0.0
@@ -111,6 +131,17 @@ class RunQuestion:
     kv: DType | None = None
     price: float | None = None
     ideal: bool = False
+
+    @property
+    def prefill_layout_given(self) -> bool:
+        """Whether prefill workers have a layout of their own."""
+        degrees = (self.prefill_tp, self.prefill_dp, self.prefill_ep, self.prefill_expert_tp)
+        return any(degree is not None for degree in degrees)
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether prefill has chips of its own."""
+        return self.balance or self.prefill_layout_given or self.prefill_workers is not None
 
 
 _COMMON = frozenset(
@@ -153,6 +184,15 @@ _SERVED = frozenset(
         "concurrency",
         "rate",
         "workers",
+        "mix",
+        "prefill_tp",
+        "prefill_dp",
+        "prefill_ep",
+        "prefill_expert_tp",
+        "prefill_workers",
+        "balance",
+        "ttft",
+        "tpot",
         "prefix_hit",
         "draft",
         "acceptance",
@@ -202,19 +242,44 @@ def check_run_question(question: RunQuestion) -> None:
                 f"leave it out; it belongs to {others}",
             )
         _check_number(field.name, value)
-    for name in NEEDS[kind]:
+    for name in () if question.mix else NEEDS[kind]:
         if getattr(question, name) is None:
             raise SpecError(
                 f"{option(name)} is missing for --kind {kind.value}",
                 f"write for example {option(name)} {_EXAMPLE[name]}",
             )
-    if kind is EstimateKind.SERVE and (question.concurrency is None) == (question.rate is None):
+    if kind is EstimateKind.SERVE:
+        _check_served(question)
+    if question.context_spread and not question.context:
+        raise SpecError("--context-spread needs --context, the mean", "write --context 4k")
+
+
+def _check_served(question: RunQuestion) -> None:
+    """What the options of a served run ask of each other."""
+    if (question.concurrency is None) == (question.rate is None):
         raise SpecError(
             "--kind serve takes either --concurrency or --rate",
             "write for example --concurrency 64, or --rate 4/s",
         )
-    if question.context_spread and not question.context:
-        raise SpecError("--context-spread needs --context, the mean", "write --context 4k")
+    if question.mix and (question.input is not None or question.output is not None):
+        raise SpecError("--mix gives the lengths", "leave --input and --output out")
+    for kind in question.mix:
+        numbers = (kind.input_len, kind.output_len, kind.weight)
+        if not all(math.isfinite(x) for x in numbers) or kind.weight <= 0 or min(numbers[:2]) < 1:
+            raise SpecError(
+                f"--mix: {kind.input_len:g} tokens in, {kind.output_len:g} out, weight "
+                f"{kind.weight:g}",
+                "lengths are 1 or more, weights above 0",
+            )
+    if question.balance and (question.workers != 1 or question.prefill_workers is not None):
+        raise SpecError(
+            "--balance finds the numbers of workers", "leave --workers and --prefill-workers out"
+        )
+    for name in ("ttft", "tpot"):
+        if getattr(question, name) is not None and not question.balance:
+            raise SpecError(
+                f"{option(name)} is a limit of --balance", "write --balance, or leave it out"
+            )
 
 
 def _check_number(name: str, value: object) -> None:
@@ -226,7 +291,7 @@ def _check_number(name: str, value: object) -> None:
         if not 0 <= value < 1 and not (name == "acceptance" and value == 1):
             raise SpecError(f"{option(name)}: {value:g} is no share", "write for example 0.7")
         return
-    if name in ("rate", "price"):
+    if name in ("rate", "price", "ttft", "tpot"):
         if value <= 0:
             raise SpecError(f"{option(name)}: {value:g} is not greater than zero")
         return

@@ -55,6 +55,15 @@ class ServingPool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RequestKind:
+    """Requests of one length: tokens of the prompt, of the answer, and how frequent they are."""
+
+    input_len: float
+    output_len: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ServingRun:
     """A serving run in its steady state.
 
@@ -63,8 +72,11 @@ class ServingRun:
 
     Parameters
     ----------
-    input_len, output_len : int
+    input_len, output_len : float
         Mean tokens of a prompt and of an answer.
+    mix : tuple of RequestKind
+        Lengths that occur together, with the means above
+        (:func:`planner.cost.runs.serving_mix.mixed`); empty where all requests are alike.
     decode : ServingPool
         The workers that generate; aggregated, they prefill too.
     prefill : ServingPool, optional
@@ -84,15 +96,16 @@ class ServingRun:
     acceptance : float
         Probability that a drafted token is accepted, given that those before it were.
     length_spread : float
-        Lengths are uniform between this fraction of the largest and the largest, 1 for
-        equal ones. It decides how fast a burst at the start spreads out.
+        Lengths (of a mix, those of each kind) are uniform between this fraction of the
+        largest and the largest, 1 for equal ones. It decides how fast a burst at the start
+        spreads out.
     requests_per_slot : float
         Requests that each of the ``concurrency`` slots serves one after another: means are
         taken over all of them, and with few the burst of the start weighs more.
     """
 
-    input_len: int
-    output_len: int
+    input_len: float
+    output_len: float
     decode: ServingPool
     prefill: ServingPool | None = None
     concurrency: int | None = None
@@ -104,11 +117,18 @@ class ServingRun:
     acceptance: float = 0.0
     length_spread: float = 0.8
     requests_per_slot: float = 10.0
+    mix: tuple[RequestKind, ...] = ()
 
     @property
     def mode(self) -> ServingMode:
         """Whether prefill has workers of its own."""
         return ServingMode.AGGREGATED if self.prefill is None else ServingMode.DISAGGREGATED
+
+    @property
+    def kinds(self) -> tuple[RequestKind, ...]:
+        """All kinds of requests; the mean one where all are alike."""
+        alike = RequestKind(input_len=self.input_len, output_len=self.output_len)
+        return self.mix or (alike,)
 
     @property
     def new_tokens(self) -> float:

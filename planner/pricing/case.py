@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from planner.catalog.machine_size import sized
 from planner.catalog.machines import load_machine
@@ -32,6 +33,8 @@ class Case:
         In the formats of its configuration, and of the question.
     mesh : Mesh
         Of one worker.
+    prefill_mesh : Mesh, optional
+        Of one worker that only prefills.
     """
 
     question: RunQuestion
@@ -39,15 +42,28 @@ class Case:
     model: ModelSpec
     topology: Topology
     mesh: Mesh
+    prefill_mesh: Mesh | None = None
+
+    @property
+    def prefill_chips(self) -> int:
+        """Chips of all workers that only prefill."""
+        if self.prefill_mesh is None:
+            return 0
+        return self.prefill_mesh.num_chips * (self.question.prefill_workers or 1)
 
     @property
     def chips(self) -> int:
         """Chips of all workers."""
-        return self.mesh.num_chips * self.question.workers
+        return self.mesh.num_chips * self.question.workers + self.prefill_chips
 
 
-def _mesh(question: RunQuestion, model: ModelSpec, topology: Topology) -> Mesh:
+def _mesh(question: RunQuestion, model: ModelSpec, topology: Topology, taken: int = 0) -> Mesh:
     """Degrees, with ``dp`` from the machine's chips where it was left out.
+
+    Parameters
+    ----------
+    taken : int
+        Chips that other workers have.
 
     Raises
     ------
@@ -61,18 +77,19 @@ def _mesh(question: RunQuestion, model: ModelSpec, topology: Topology) -> Mesh:
         for name, value in (("tp", q.tp), ("cp", q.cp), ("pp", q.pp), ("workers", q.workers))
         if value > 1 or name == "tp"
     )
-    chips, name = topology.num_chips, topology.spec.name
+    chips, name = topology.num_chips - taken, topology.spec.name
+    beside = f" beside {taken} that prefill" if taken else ""
     dp = q.dp
     if dp is None:
-        if chips % fixed:
+        if chips < fixed or chips % fixed:
             raise SpecError(
-                f"{text} is {fixed} chips, which do not divide the {chips} of {name}",
+                f"{text} is {fixed} chips, which do not divide the {chips} of {name}{beside}",
                 "change a degree or the size of the machine, or give --dp",
             )
         dp = chips // fixed
     if fixed * dp > chips:
         raise SpecError(
-            f"{text} x dp {dp} is {fixed * dp} chips, {name} has {chips}",
+            f"{text} x dp {dp} is {fixed * dp} chips, {name} has {chips}{beside}",
             "size the machine up, or lower a degree",
         )
     _check_degrees(q, model, topology)
@@ -86,6 +103,42 @@ def _mesh(question: RunQuestion, model: ModelSpec, topology: Topology) -> Mesh:
         ep=ep,
         expert_tp=expert_tp,
     )
+
+
+def _pool_meshes(question: RunQuestion, model: ModelSpec, topology: Topology) -> tuple[Mesh, Mesh]:
+    """Degrees of a decode and of a prefill worker.
+
+    Raises
+    ------
+    SpecError
+        They do not divide the chips, or the model.
+    """
+    q, count = question, question.prefill_workers or 1
+    if q.balance:
+        q = replace(q, dp=q.dp or 1)
+    if not q.prefill_layout_given:
+        both = _mesh(replace(q, workers=q.workers + count), model, topology)
+        return both, both
+    alone = replace(
+        q,
+        tp=q.prefill_tp or 1,
+        dp=q.prefill_dp or 1,
+        ep=q.prefill_ep,
+        expert_tp=q.prefill_expert_tp,
+        workers=count,
+    )
+    try:
+        prefill = _mesh(alone, model, topology)
+    except SpecError as error:
+        raise SpecError(
+            f"prefill workers: {_of_prefill(error.message)}", _of_prefill(error.remedy)
+        ) from None
+    return _mesh(q, model, topology, prefill.num_chips * count), prefill
+
+
+def _of_prefill(text: str) -> str:
+    """A message about degrees with the options of prefill workers."""
+    return re.sub(r"--(tp|dp|ep|expert-tp)\b", r"--prefill-\1", text)
 
 
 def _check_degrees(question: RunQuestion, model: ModelSpec, topology: Topology) -> None:
@@ -156,6 +209,7 @@ def _check_lengths(question: RunQuestion, model: ModelSpec) -> None:
     tokens = sum(
         value or 0 for value in (question.seq, question.context, question.input, question.output)
     )
+    tokens = max([tokens, *(round(kind.input_len + kind.output_len) for kind in question.mix)])
     if model.max_context is not None and tokens > _LONGEST * model.max_context:
         raise SpecError(
             f"{tokens} tokens are over {_LONGEST} times the {model.max_context} of {model.name}",
@@ -190,8 +244,19 @@ def make_case(question: RunQuestion, base: ModelSpec, topology: Topology) -> Cas
     model = override_precision(base, question.weights, question.activations, question.kv)
     _check_rates(model, topology)
     _check_lengths(question, model)
-    mesh = _mesh(question, model, topology)
-    return Case(question=question, base=base, model=model, topology=topology, mesh=mesh)
+    prefill: Mesh | None = None
+    if question.disaggregated:
+        mesh, prefill = _pool_meshes(question, model, topology)
+    else:
+        mesh = _mesh(question, model, topology)
+    return Case(
+        question=question,
+        base=base,
+        model=model,
+        topology=topology,
+        mesh=mesh,
+        prefill_mesh=prefill,
+    )
 
 
 def _schedule(question: RunQuestion) -> ScheduleKind:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from planner.cost.memory import RESERVE_FRACTION
 from planner.cost.runs.gemm import achieved_flop_per_s, achieved_hbm_bytes_per_s
+from planner.cost.runs.inference_engine import RESERVE_FRACTION
+from planner.cost.runs.model_flop import ModelFlop, request_flop
 from planner.cost.runs.record import RunMemory, RunTerm
 from planner.cost.runs.serving import ServingPrediction
-from planner.cost.runs.serving_check import check_worker
 from planner.cost.runs.serving_engine import HABITS
-from planner.cost.runs.serving_step import StepPricer
+from planner.cost.runs.serving_mix import mixed, resident, shares
+from planner.cost.runs.serving_worker import make_pricer
 from planner.domain.cost import Bound
 from planner.domain.dtypes import BYTES_PER_ELEMENT
 from planner.domain.model import MoeFfn
+from planner.domain.run import Mesh
 from planner.domain.serving import EngineFamily, ServingPool, ServingRun
 from planner.errors import SpecError
 from planner.pricing.case import Case, main_format, main_rate
@@ -50,6 +52,62 @@ class Room:
         return self.request_bytes <= self.free_bytes
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """One split of a machine's chips between prefill and decode workers, and what it yields.
+
+    ``meets`` the limits that were given; ``limits`` is the pool that is used most.
+    """
+
+    prefill_workers: int
+    workers: int
+    chips: int
+    tokens_per_s: float
+    ttft_s: float
+    tpot_s: float
+    prefill: float
+    decode: float
+    limits: str
+    meets: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """What a served run has beyond other runs.
+
+    Parameters
+    ----------
+    prediction : ServingPrediction
+        Latencies and their parts, pools and their use.
+    prefill_mesh : Mesh, optional
+        Of one worker that only prefills.
+    prefill_workers, prefill_chips, decode_chips : int
+        Of both pools; without a prefill pool all chips decode.
+    prefill_memory : RunMemory, optional
+        Of the fullest chip of a prefill worker.
+    splits : tuple of Split
+        The best splits of the machine, where one was asked for.
+    """
+
+    prediction: ServingPrediction
+    prefill_mesh: Mesh | None
+    prefill_workers: int
+    prefill_chips: int
+    decode_chips: int
+    prefill_memory: RunMemory | None
+    splits: tuple[Split, ...] = ()
+
+
+def _pool(mesh: Mesh, num_workers: int) -> ServingPool:
+    return ServingPool(
+        num_workers=num_workers,
+        attn_tp=mesh.attn_tp,
+        attn_dp=mesh.attn_dp,
+        expert_tp=mesh.expert_tp,
+        ep=mesh.ep,
+    )
+
+
 def serving_run(case: Case) -> ServingRun:
     """The run that the cost model prices.
 
@@ -58,22 +116,17 @@ def serving_run(case: Case) -> ServingRun:
     SpecError
         Unknown engine.
     """
-    q, mesh = case.question, case.mesh
+    q, prefill = case.question, case.prefill_mesh
     families = [family.value for family in EngineFamily]
     if q.engine is not None and q.engine not in families:
         raise SpecError(
             f"--engine: no served engine is called '{q.engine}'", f"known: {', '.join(families)}"
         )
-    return ServingRun(
+    run = ServingRun(
         input_len=q.input or 0,
         output_len=q.output or 0,
-        decode=ServingPool(
-            num_workers=q.workers,
-            attn_tp=mesh.attn_tp,
-            attn_dp=mesh.attn_dp,
-            expert_tp=mesh.expert_tp,
-            ep=mesh.ep,
-        ),
+        decode=_pool(case.mesh, q.workers),
+        prefill=None if prefill is None else _pool(prefill, q.prefill_workers or 1),
         concurrency=q.concurrency,
         arrival_per_s=q.rate,
         engine=EngineFamily(q.engine or EngineFamily.VLLM),
@@ -82,15 +135,11 @@ def serving_run(case: Case) -> ServingRun:
         draft_tokens=q.draft,
         acceptance=q.acceptance,
     )
+    return mixed(run, q.mix) if q.mix else run
 
 
-def _pricer(case: Case, run: ServingRun) -> StepPricer:
-    check_worker(case.model, run.decode)
-    return StepPricer(case.model, case.topology, run.decode)
-
-
-def room_of(case: Case) -> Room:
-    """Room for one request beside the weights.
+def rooms_of(case: Case) -> dict[str, Room]:
+    """Room for the largest request beside the weights: of ``decode``, and of ``prefill``.
 
     Raises
     ------
@@ -98,8 +147,16 @@ def room_of(case: Case) -> Room:
         Unknown engine, or the layout does not divide the model.
     """
     run = serving_run(case)
-    pricer = _pricer(case, run)
-    tokens = run.input_len + HABITS[run.engine].reserved_output * run.output_len
+    reserved = HABITS[run.engine].reserved_output
+    found = {"decode": _room(case, run, run.decode, reserved)}
+    if run.prefill is not None:
+        found["prefill"] = _room(case, run, run.prefill, 0.0)
+    return found
+
+
+def _room(case: Case, run: ServingRun, pool: ServingPool, reserved: float) -> Room:
+    pricer = make_pricer(case.model, case.topology, pool)
+    tokens = max(kind.input_len + reserved * kind.output_len for kind in run.kinds)
     usable = case.topology.chip.hbm_usable_bytes
     return Room(
         weights_bytes=pricer.weights_bytes,
@@ -108,21 +165,58 @@ def room_of(case: Case) -> Room:
     )
 
 
-def served_memory(case: Case, running: float) -> RunMemory:
-    """Fullest chip of a worker while it decodes ``running`` sequences.
-
-    Activations and graphs live in the engine's reserve.
-    """
-    run = serving_run(case)
-    pricer = _pricer(case, run)
+def _memory(case: Case, pool: ServingPool, kv_bytes: float) -> RunMemory:
+    """Fullest chip of a worker; activations and graphs live in the engine's reserve."""
     usable = case.topology.chip.hbm_usable_bytes
-    mean = run.input_len + run.output_len / 2.0
     return RunMemory(
-        weights_bytes=pricer.weights_bytes,
+        weights_bytes=make_pricer(case.model, case.topology, pool).weights_bytes,
         activations_bytes=0.0,
-        kv_bytes=pricer.cache_bytes(mean) * running / run.decode.attn_dp,
+        kv_bytes=kv_bytes,
         reserve_bytes=RESERVE_FRACTION * usable,
         capacity_bytes=usable,
+    )
+
+
+def served_memory(case: Case, running: float) -> RunMemory:
+    """Fullest chip of a worker while it decodes ``running`` sequences."""
+    run = serving_run(case)
+    pricer = make_pricer(case.model, case.topology, run.decode)
+    mean = resident(run, lambda kind: kind.input_len + kind.output_len / 2.0)
+    return _memory(case, run.decode, pricer.cache_bytes(mean) * running / run.decode.attn_dp)
+
+
+def prefill_memory(case: Case) -> RunMemory | None:
+    """Fullest chip of a prefill worker: the prompts of a full pass, or the longest one."""
+    run = serving_run(case)
+    if run.prefill is None:
+        return None
+    pricer = make_pricer(case.model, case.topology, run.prefill)
+    chunk = run.chunk_tokens or HABITS[run.engine].chunk_tokens
+    prompts = max(1.0, chunk / run.new_tokens)
+    longest = pricer.cache_bytes(max(kind.input_len for kind in run.kinds))
+    return _memory(case, run.prefill, max(longest, prompts * pricer.cache_bytes(run.input_len)))
+
+
+def served_flop(case: Case) -> ModelFlop:
+    """Model FLOP of a mean request."""
+    run = serving_run(case)
+    parts = [
+        (
+            share,
+            request_flop(
+                case.model,
+                1.0,
+                (kind.input_len * (1.0 - run.prefix_hit), kind.input_len * run.prefix_hit),
+                kind.output_len,
+            ),
+        )
+        for share, kind in zip(shares(run), run.kinds, strict=True)
+    ]
+    return replace(
+        parts[0][1],
+        weights_flop=sum(share * flop.weights_flop for share, flop in parts),
+        attention_flop=sum(share * flop.attention_flop for share, flop in parts),
+        tokens=sum(share * flop.tokens for share, flop in parts),
     )
 
 

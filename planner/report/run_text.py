@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from planner.domain.run import Optimizer, Recompute
+from planner.cost.runs.record import RunMemory
+from planner.domain.run import Mesh, Optimizer, Recompute
 from planner.domain.run_question import EstimateKind
+from planner.report.served_text import show_served
 from planner.report.tables import print_table, print_text
 from planner.run_api import RunEstimate
 from planner.units import (
@@ -50,7 +52,17 @@ def workload_line(estimate: RunEstimate) -> str:
             return f"{batch}, {q.input or 0:,} tokens in and {q.output or 0:,} out, as one batch"
         case EstimateKind.SERVE:
             load = f"{q.concurrency or 0:,} in flight" if q.rate is None else f"{q.rate:g} per s"
-            return f"requests of {q.input or 0:,} tokens in and {q.output or 0:,} out, {load}"
+            return f"requests of {_lengths(estimate)}, {load}"
+
+
+def _lengths(estimate: RunEstimate) -> str:
+    q = estimate.question
+    if not q.mix:
+        return f"{q.input or 0:,} tokens in and {q.output or 0:,} out"
+    weight = sum(kind.weight for kind in q.mix)
+    tokens_in = sum(kind.weight * kind.input_len for kind in q.mix) / weight
+    tokens_out = sum(kind.weight * kind.output_len for kind in q.mix) / weight
+    return f"{tokens_in:,.0f} tokens in and {tokens_out:,.0f} out in the mean of a mix"
 
 
 def _context(estimate: RunEstimate) -> str:
@@ -59,15 +71,31 @@ def _context(estimate: RunEstimate) -> str:
     return f"{q.context or 0:,}{spread} cached tokens"
 
 
-def layout_line(estimate: RunEstimate) -> str:
-    """Degrees and what else was chosen, in one line."""
-    mesh, run = estimate.mesh, estimate.run
+def _degrees(mesh: Mesh) -> str:
     parts = [f"TP{mesh.attn_tp}"]
     parts += [f"CP{mesh.cp}"] if mesh.cp > 1 else []
     parts += [f"DP{mesh.attn_dp}", f"PP{mesh.pp}"]
     text = " x ".join(parts)
-    if mesh.ep * mesh.expert_tp > 1:
-        text += f", experts EP{mesh.ep} x TP{mesh.expert_tp}"
+    return text + (f", experts EP{mesh.ep} x TP{mesh.expert_tp}" if _experts(mesh) else "")
+
+
+def _experts(mesh: Mesh) -> bool:
+    return mesh.ep * mesh.expert_tp > 1
+
+
+def layout_line(estimate: RunEstimate) -> str:
+    """Degrees and what else was chosen, in one line."""
+    mesh, run, served = estimate.mesh, estimate.run, estimate.served
+    text = _degrees(mesh)
+    if served is not None and served.prefill_mesh is not None:
+        pools = (
+            ("prefill", served.prefill_workers, served.prefill_mesh, served.prefill_chips),
+            ("decode", estimate.question.workers, mesh, served.decode_chips),
+        )
+        return "; ".join(
+            f"{name} {count} x ({_degrees(layout)}) = {chips:,} chips"
+            for name, count, layout, chips in pools
+        )
     if estimate.question.workers > 1:
         text += f", {estimate.question.workers} workers"
     if run is not None and estimate.question.kind is EstimateKind.TRAIN:
@@ -153,7 +181,16 @@ def _terms(estimate: RunEstimate, stream: TextIO) -> None:
 
 
 def _memory(estimate: RunEstimate, stream: TextIO) -> None:
-    memory = estimate.memory
+    served = estimate.served
+    prefill = None if served is None else served.prefill_memory
+    if prefill is None:
+        _memory_table(estimate.memory, "the fullest chip", stream)
+        return
+    _memory_table(prefill, "the fullest chip that prefills", stream)
+    _memory_table(estimate.memory, "the fullest chip that decodes", stream)
+
+
+def _memory_table(memory: RunMemory, whose: str, stream: TextIO) -> None:
     free = memory.capacity_bytes - memory.needed_bytes
     parts = (
         ("weights", memory.weights_bytes),
@@ -169,7 +206,7 @@ def _memory(estimate: RunEstimate, stream: TextIO) -> None:
         for name, size in parts
         if size > 0
     ]
-    title = f"Memory of the fullest chip, {format_bytes(memory.capacity_bytes)} usable"
+    title = f"Memory of {whose}, {format_bytes(memory.capacity_bytes)} usable"
     print_table(title, ("", "bytes", "share"), rows, stream)
 
 
@@ -195,6 +232,8 @@ def show_run(estimate: RunEstimate, stream: TextIO) -> None:
     )
     print_text(f"{layout_line(estimate)}; {formats_line(estimate)}", stream)
     _figures(estimate, stream)
+    if estimate.served is not None:
+        show_served(estimate.served, estimate.question, stream)
     _terms(estimate, stream)
     _memory(estimate, stream)
     stream.write("\n")

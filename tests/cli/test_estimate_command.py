@@ -33,6 +33,11 @@ OTHERS = (
     "--rate 4/s --engine sglang --draft 1 --acceptance 0.8 --prefix-hit 0.5 --chunk 4k",
     "llama-3.1-8b --on h100-hgx --kind serve --workers 8 --input 512 --output 128 --concurrency 64",
 )
+POOLS = (
+    "llama-3.1-8b --on h100-hgx --nodes 2 --kind serve --tp 2 --dp 1 --prefill-tp 4 "
+    "--input 4096 --output 512"
+)
+MIX = "input,output,weight\n1024,512,3\n16384,128,1\n"
 
 
 def answer(text, *options):
@@ -50,7 +55,7 @@ def test_every_example_is_priced_and_fits(text, capsys):
 
 def test_help_has_an_example_of_every_kind():
     kinds = [text.split("--kind ")[1].split()[0] for text in EXAMPLES]
-    assert kinds == ["train", "prefill", "decode", "request", "serve"]
+    assert kinds == ["train", "prefill", "decode", "request", "serve", "serve", "serve"]
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
@@ -62,8 +67,9 @@ def test_json_has_the_same_keys_for_every_kind(text, capsys):
         *("machine_chips", "rented_chips", "workload", "seconds", "ttft_s", "tpot_s"),
         *("tokens_per_s", "tokens_per_s_per_chip", "tokens_per_s_per_user"),
         *("model_flop_per_s_per_chip", "mfu", "bubble", "running", "usd_per_million_tokens"),
-        *("flop", "terms", "memory", "changes"),
+        *("flop", "terms", "memory", "served", "changes"),
     }
+    assert (found["served"] is not None) == (found["kind"] == "serve")
     assert set(found["terms"][0]) == {"name", "seconds", "share", "bound"}
     assert sum(term["share"] for term in found["terms"]) == pytest.approx(1.0)
     memory = found["memory"]
@@ -125,9 +131,83 @@ def test_a_served_model_that_does_not_fit_exits_with_3(capsys):
     assert json.loads(capsys.readouterr().out)["resource"] == "memory"
 
 
+def test_pools_are_shown_apart(capsys):
+    assert answer(f"{POOLS} --concurrency 64 --workers 2 --prefill-workers 3") == 0
+    out = capsys.readouterr().out
+    for part in (
+        *("prefill 3 x (TP4 x DP1 x PP1) = 12 chips; decode 2 x (TP2 x DP1 x PP1) = 4 chips",),
+        *("waiting", "KV transfer, not hidden", "front end", "prefill pool in use"),
+        *("decode pool in use", "links between them in use", "limits", "balanced pools: "),
+        *("Memory of the fullest chip that prefills", "Memory of the fullest chip that decodes"),
+    ):
+        assert part in out
+    # 4,096 tokens of 2 x 8 x 128 x 32 x 2 bytes.
+    assert re.search(r"KV cache sent per request +537 MB", out)
+
+
+def test_json_of_pools_and_splits(capsys):
+    assert answer(f"{POOLS} --concurrency 64 --balance --tpot 20ms", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    served, pools = found["served"], found["served"]["pools"]
+    assert sum(served["ttft"].values()) == pytest.approx(found["ttft_s"])
+    assert pools["prefill_chips"] + pools["decode_chips"] == found["chips"]
+    assert pools["prefill_mesh"]["attn_tp"] == 4 and pools["kv_bytes"] == 4096 * 131072
+    assert 0 <= pools["hidden_s"] <= pools["transfer_s"]
+    best = served["splits"][0]
+    assert best["prefill_workers"] == pools["prefill_workers"]
+    assert best["decode_workers"] == found["workers"]
+    assert best["tokens_per_s"] == found["tokens_per_s"] and best["tpot_s"] <= 0.02
+    assert found["workload"]["tpot"] == 0.02
+
+
+def test_a_mix_from_a_file(tmp_path, capsys):
+    path = tmp_path / "mix.csv"
+    path.write_text(MIX)
+    text = f"llama-3.1-8b --on h100-hgx --kind serve --tp 2 --mix {path}"
+    assert answer(f"{text} --concurrency 32") == 0
+    out = capsys.readouterr().out
+    # (3 x 1,024 + 16,384) / 4 and (3 x 512 + 128) / 4.
+    assert "4,864 tokens in and 416 out in the mean of a mix" in " ".join(out.split())
+    assert "First token by quantile of the prompt length" in out
+    assert answer(f"{text} --rate 2/s", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["workload"]["mix"] == 2 and found["workload"]["input"] == 4864
+    assert [band["high"] for band in found["served"]["bands"]] == [0.75, 1.0]
+    assert found["tokens_per_s"] == pytest.approx(2 * 416)
+    path.write_text("input,output\n0,1\n")
+    assert answer(f"{text} --rate 2/s") == 2
+    assert f"{path}:2: field 'input'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--rate 90/s", "the prefill pool can take"),
+        ("--balance --concurrency 64 --tpot 1ms", "meets --tpot 1.00 ms"),
+        ("--balance --rate 9000/s", "no split of the 16 chips serves 9000"),
+    ],
+)
+def test_pools_that_cannot_hold_the_load_exit_with_3(options, message, capsys):
+    assert answer(f"{POOLS} {options}") == 3
+    err = capsys.readouterr().err
+    assert message in err
+    changes = [line.split("would help: ")[1] for line in err.splitlines() if "help: " in line]
+    assert changes
+    for change in changes:
+        assert answer(f"{POOLS} {options} {change}") == 0
+    assert answer(f"{POOLS} {options}", "--json") == 3
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (f"{POOLS} --concurrency 8 --balance --workers 2", "--balance finds the numbers"),
+        (f"{POOLS} --concurrency 8 --ttft 1s", "--ttft is a limit of --balance"),
+        (f"{POOLS} --concurrency 8 --balance --ttft 1", "--ttft: cannot read '1'"),
+        (f"{POOLS} --concurrency 8 --mix none.csv", "none.csv: no such file"),
+        (f"{POOLS} --concurrency 8 --prefill-tp 5", "--prefill-tp 5"),
+        (f"{POOLS} --concurrency 8 --prefill-workers 5", "prefill workers: tp 4"),
+        (f"{DECODE} --prefill-workers 2", "--prefill-workers does not apply"),
         ("llama-3.1-70b --kind decode --batch 1 --context 1k", "--on is missing"),
         ("llama-3.1-70b --on h100-hgx --batch 1 --context 1k", "--kind"),
         ("llama-3.1-70b --on h100-hgx --kind rest", "--kind"),

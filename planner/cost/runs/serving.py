@@ -4,7 +4,8 @@ An engine works in passes. A pass with ``D`` decoding sequences takes ``t(D)``, 
 or take passes of their own (:mod:`planner.cost.runs.serving_step`); engines differ in habits
 and in host work (:mod:`planner.cost.runs.serving_engine`). A closed loop of requests is played
 event by event (:mod:`planner.cost.runs.serving_loop`), random arrivals have closed forms
-(:mod:`planner.cost.runs.serving_open`).
+(:mod:`planner.cost.runs.serving_open`). Prefill may have workers of its own
+(:mod:`planner.cost.runs.serving_pools`).
 
 In the steady state of a closed loop, ``D / n`` requests finish per pass and bring
 ``D input_len / n`` prompt tokens with them (``n`` passes per request), so a sequence sees
@@ -20,40 +21,58 @@ Decisions
 - A drafting pass costs its verification pass with ``1 + draft_tokens`` queries per sequence,
   and per drafted token one average layer and the output head with one query each, as
   multi-token-prediction layers do.
+- A mix of lengths is played as it is drawn: :mod:`planner.cost.runs.serving_mix`.
 - Caches do not grow beyond what fits: further requests wait. Sequences are never evicted.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from planner.cost.memory import RESERVE_FRACTION
-from planner.cost.runs.serving_check import check_run, check_worker
-from planner.cost.runs.serving_engine import HABITS, EngineHabits
+from planner.cost.runs.serving_check import check_run
 from planner.cost.runs.serving_loop import (
     Drawn,
     LoopResult,
     LoopTimes,
     PoolTimes,
-    PromptTimes,
     closed_loop,
     draw,
     pooled_loop,
 )
-from planner.cost.runs.serving_open import Arrivals, open_loop, open_pools
+from planner.cost.runs.serving_mix import TtftBand, shares, ttft_bands
+from planner.cost.runs.serving_open import (
+    Arrivals,
+    fewest_workers,
+    open_loop,
+    open_pools,
+    prompt_work,
+)
+from planner.cost.runs.serving_pools import (
+    PoolUse,
+    Transfers,
+    decode_rate,
+    transfers,
+    whole_workers,
+)
 from planner.cost.runs.serving_speculative import tokens_per_pass
-from planner.cost.runs.serving_step import Batch, StepPricer
+from planner.cost.runs.serving_worker import (
+    Worker,
+    capacity_of,
+    fresh_tokens,
+    make_pricer,
+    make_worker,
+    max_running,
+    mean_passes,
+    passes_of,
+    prompt_times,
+)
 from planner.domain.model import ModelSpec
-from planner.domain.serving import ServingPool, ServingRun
-from planner.errors import SpecError
-from planner.topology.collectives import send_recv_rate
+from planner.domain.serving import ServingRun
 from planner.topology.graph import Topology
 
-# Loops with more slots or requests are played with several requests per slot, or shorter.
-_MOST_SLOTS = 96
-_MOST_ENTRIES = 4096  # of a table of decode passes
+# Longer loops are played shorter.
 _MOST_REQUESTS = 960
 _LEAST_ROUNDS = 3
 _draw = lru_cache(maxsize=256)(draw)
@@ -65,6 +84,33 @@ class ServingTerm:
 
     name: str
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TtftParts:
+    """Mean seconds to the first token, part by part.
+
+    Parameters
+    ----------
+    front_s : float
+        Transport and tokenizing.
+    waiting_s : float
+        For a pass, behind other prompts, or for room in the cache.
+    prefill_s : float
+        Passes that carry the prompt.
+    transfer_s : float
+        Of the cache to the decode pool, as far as it is not hidden.
+    """
+
+    front_s: float
+    waiting_s: float
+    prefill_s: float
+    transfer_s: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.front_s + self.waiting_s + self.prefill_s + self.transfer_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +129,12 @@ class ServingPrediction:
         Sequences of one decode pass of one worker, on average.
     capacity : int
         Sequences whose caches fit into one worker.
+    ttft : TtftParts
+        What ``ttft_s`` is made of.
+    bands : tuple of TtftBand
+        Of a mix, the time to the first token by quantile of the prompt length.
+    pools : PoolUse, optional
+        Where prefill has workers of its own.
     """
 
     ttft_s: float
@@ -91,201 +143,139 @@ class ServingPrediction:
     running: float
     capacity: int
     terms: tuple[ServingTerm, ...]
+    ttft: TtftParts
+    bands: tuple[TtftBand, ...] = ()
+    pools: PoolUse | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Worker:
-    """One decode worker of a run and all that is constant about it.
-
-    ``each`` requests share a slot of the loop.
-    """
-
-    run: ServingRun
-    habits: EngineHabits
-    pricer: StepPricer
-    capacity: int
-    slots: int
-    each: float
-
-    @property
-    def context(self) -> float:
-        """Mean cached tokens while decoding."""
-        return self.run.input_len + self.run.output_len / 2.0
-
-    def parts(self, sequences: float) -> dict[str, float]:
-        """Seconds of one decode pass by name."""
-        run, pricer = self.run, self.pricer
-        queries = 1 + run.draft_tokens
-        found = pricer.seconds(Batch(sequences=sequences, context=self.context, queries=queries))
-        parts = {
-            "matmuls": found.matmuls,
-            "experts": found.experts,
-            "attention": found.attention,
-            "elementwise": found.elementwise,
-            "collectives": found.collectives,
-            "head": found.head,
-            "host": self.habits.step_s + self.habits.sequence_s * sequences / pricer.pool.attn_dp,
-        }
-        if run.draft_tokens and sequences:
-            one = pricer.seconds(Batch(sequences=sequences, context=self.context))
-            layer = (one.total - one.head) / len(pricer.model.layers)
-            parts["draft"] = run.draft_tokens * (layer + one.head)
-        return parts
-
-    def decode_table(self) -> tuple[float, ...]:
-        """Seconds of a pass over decoding slots, shape ``[slots + 1]``.
-
-        Priced at powers of four and at half and all of the slots, linear between them. No
-        pass costs less than that of one sequence: it reads the weights.
-        """
-        points = {0, 1, -(-self.slots // 2), self.slots}
-        points |= {4**power for power in range(1, 20) if 4**power < self.slots}
-        ordered = sorted(points)
-        priced = [sum(self.parts(max(1.0, point * self.each)).values()) for point in ordered]
-        table = [priced[0]]
-        for low, high, a, b in zip(ordered, ordered[1:], priced, priced[1:], strict=False):
-            table += [a + (b - a) * step / (high - low) for step in range(1, high - low + 1)]
-        return tuple(table)
-
-
-def _pricer(model: ModelSpec, topology: Topology, pool: ServingPool) -> StepPricer:
-    layout = (pool.attn_tp, pool.attn_dp, pool.expert_tp, pool.ep)
-    key = ("serving", model, layout)
-    found = topology.memo.get(key)
-    if not isinstance(found, StepPricer):
-        check_worker(model, pool)
-        found = StepPricer(model, topology, pool)
-        topology.memo[key] = found
-    return found
-
-
-def _capacity(run: ServingRun, pricer: StepPricer, habits: EngineHabits) -> int:
-    """Sequences whose caches fit beside the weights of one worker."""
-    chip = pricer.topology.chip
-    free = chip.hbm_usable_bytes * (1.0 - RESERVE_FRACTION) - pricer.weights_bytes
-    tokens = run.input_len + habits.reserved_output * run.output_len
-    fits = math.floor(free / pricer.cache_bytes(tokens) * pricer.pool.attn_dp)
-    if fits < 1:
-        raise SpecError(
-            f"a worker of {pricer.pool.worker_chips} chips cannot hold one request: "
-            f"{pricer.weights_bytes / 1e9:.0f} GB of weights per chip, "
-            f"{chip.hbm_usable_bytes / 1e9:.0f} GB of memory less the engine's reserve",
-            "use more chips per worker, or narrower formats",
-        )
-    return fits
-
-
-def _worker(model: ModelSpec, topology: Topology, run: ServingRun) -> _Worker:
-    habits = HABITS[run.engine]
-    pricer = _pricer(model, topology, run.decode)
-    capacity = _capacity(run, pricer, habits)
-    if run.concurrency is None:
-        own, most = float(capacity), _MOST_ENTRIES
-    else:
-        own, most = run.concurrency / run.decode.num_workers, _MOST_SLOTS
-    slots = max(1, round(own / math.ceil(own / most)))
-    return _Worker(
-        run=run,
-        habits=habits,
-        pricer=pricer,
-        capacity=capacity,
-        slots=slots,
-        each=own / slots,
-    )
-
-
-def _prompts(worker: _Worker, pricer: StepPricer, beside: float) -> PromptTimes:
-    """Prompt passes beside so many decoding sequences, as a line through two sizes."""
-    run, habits, pool = worker.run, worker.habits, pricer.pool
-    chunk = float(run.chunk_tokens or habits.chunk_tokens)
-
-    def seconds(tokens: float) -> float:
-        batch = Batch(
-            sequences=beside,
-            context=worker.context,
-            prompt_tokens=tokens,
-            prompt_len=run.input_len,
-            cached_len=run.input_len - run.new_tokens,
-            prompt_ranks=max(1, min(pool.attn_dp, round(tokens / run.new_tokens))),
-        )
-        return pricer.seconds(batch).total
-
-    few, many = min(run.new_tokens, chunk), chunk * pool.attn_dp
-    none = pricer.seconds(Batch(sequences=beside, context=worker.context)).total
-    low, high = seconds(few) - none, seconds(many) - none
-    slope = (high - low) / (many - few) if many > few else low / few
-    fixed = max(0.0, low - slope * few)
-    return PromptTimes(
-        fixed_s=fixed if beside else fixed + habits.step_s,
-        token_s=(low - fixed) / few,
-        floor_s=pricer.num_operations * habits.launch_s,
-        budget=many,
-    )
-
-
-def _transfer_s(run: ServingRun, pricer: StepPricer, topology: Topology) -> float:
-    """One prompt's cache from a prefill to a decode worker, all chips of a rank at once."""
+def _pools(worker: Worker, topology: Topology, model: ModelSpec) -> tuple[PoolTimes, Transfers]:
+    run, habits = worker.run, worker.habits
     assert run.prefill is not None
-    rate = send_recv_rate(topology, 0, run.prefill.num_chips)
-    return rate.seconds(pricer.cache_bytes(run.input_len))
-
-
-def _pools(worker: _Worker, topology: Topology, model: ModelSpec) -> PoolTimes:
-    run = worker.run
-    assert run.prefill is not None
-    first = _pricer(model, topology, run.prefill)
-    _capacity(run, first, worker.habits)
-    return PoolTimes(
+    first = make_pricer(model, topology, run.prefill)
+    capacity_of(run, first, 0.0)
+    prompts = prompt_times(worker, first, 0.0)
+    chunk = float(run.chunk_tokens or habits.chunk_tokens) if habits.streams_chunks else None
+    alone = prompt_work(prompts, fresh_tokens(run), shares(run)).alone_s
+    sent = transfers(run, (first, worker.pricer), alone, chunk)
+    times = PoolTimes(
         decode_s=worker.decode_table(),
-        prompts=_prompts(worker, first, 0.0),
+        prompts=prompts,
         prefill_share=run.prefill.num_workers / run.decode.num_workers,
-        transfer_s=_transfer_s(run, first, topology),
-        max_running=_max_running(worker),
+        transfer_s=sent.exposed_s,
+        max_running=max_running(worker),
+        link_s=tuple(seconds * worker.each for seconds in sent.link_s),
     )
+    return times, sent
 
 
-def _together(worker: _Worker) -> LoopTimes:
+def _together(worker: Worker) -> LoopTimes:
     own = min(float(worker.capacity), worker.slots * worker.each)
     beside = own / 2.0 if worker.habits.mixes else 0.0
     return LoopTimes(
         decode_s=worker.decode_table(),
-        prompts=_prompts(worker, worker.pricer, beside),
+        prompts=prompt_times(worker, worker.pricer, beside),
         mixes=worker.habits.mixes,
-        max_running=_max_running(worker),
+        max_running=max_running(worker),
         poll_passes=worker.habits.poll_passes,
     )
 
 
-def _max_running(worker: _Worker) -> int:
-    return max(1, min(worker.slots, int(worker.capacity / worker.each)))
-
-
-def _drawn(worker: _Worker, passes: float) -> Drawn:
+def _drawn(worker: Worker, gain: float) -> Drawn:
     run, slots = worker.run, worker.slots
     count = min(round(run.requests_per_slot * slots), _MOST_REQUESTS)
     count = max(count, _LEAST_ROUNDS * slots)
-    return _draw((run.new_tokens * worker.each, passes), run.length_spread, count)
+    kinds = tuple(
+        (tokens * worker.each, passes_of(kind.output_len, gain), share)
+        for tokens, kind, share in zip(fresh_tokens(run), run.kinds, shares(run), strict=True)
+    )
+    return _draw(kinds, run.length_spread, count)
 
 
-def _play(worker: _Worker, topology: Topology, model: ModelSpec, passes: float) -> LoopResult:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Played:
+    """What a load came to, with the mean prompt tokens of each entry of its waits."""
+
+    result: LoopResult
+    inputs: tuple[float, ...]
+    shares: tuple[float, ...]
+    pools: PoolUse | None
+
+
+def _play(worker: Worker, topology: Topology, model: ModelSpec, gain: float) -> _Played:
     run = worker.run
+    times = None if run.prefill is None else _pools(worker, topology, model)
     if run.arrival_per_s is None:
-        drawn = _drawn(worker, passes)
-        if run.prefill is None:
-            return closed_loop(_together(worker), worker.slots, drawn)
-        return pooled_loop(_pools(worker, topology, model), worker.slots, drawn)
-    arrivals = Arrivals(
-        per_s=run.arrival_per_s / run.decode.num_workers,
-        input_tokens=run.new_tokens,
-        passes=passes,
+        drawn = _drawn(worker, gain)
+        result = (
+            closed_loop(_together(worker), worker.slots, drawn)
+            if times is None
+            else pooled_loop(times[0], worker.slots, drawn)
+        )
+        fresh = worker.each * (1.0 - run.prefix_hit)
+        inputs = tuple(tokens / fresh for tokens in drawn.inputs)
+        weights = (1.0,) * len(inputs)
+    else:
+        arrivals = _arrivals(worker, run.arrival_per_s, gain)
+        result = (
+            open_loop(_together(worker), arrivals)
+            if times is None
+            else open_pools(times[0], arrivals)
+        )
+        inputs, weights = tuple(kind.input_len for kind in run.kinds), shares(run)
+    pools = None if times is None else _use(worker, times, result, gain)
+    return _Played(result=result, inputs=inputs, shares=weights, pools=pools)
+
+
+def _arrivals(worker: Worker, per_s: float, gain: float) -> Arrivals:
+    return Arrivals(
+        per_s=per_s / worker.run.decode.num_workers,
+        input_tokens=fresh_tokens(worker.run),
+        passes=mean_passes(worker.run, gain),
+        shares=shares(worker.run),
         per_slot=worker.each,
     )
-    if run.prefill is None:
-        return open_loop(_together(worker), arrivals)
-    return open_pools(_pools(worker, topology, model), arrivals)
 
 
-def _terms(worker: _Worker, running: float, tpot_s: float, gain: float) -> tuple[ServingTerm, ...]:
+def _use(
+    worker: Worker, times: tuple[PoolTimes, Transfers], result: LoopResult, gain: float
+) -> PoolUse:
+    """Utilisation of the pools and their balance."""
+    run, pool, sent, each = worker.run, times[0], times[1], worker.each
+    assert run.prefill is not None
+    work = prompt_work(pool.prompts, fresh_tokens(run), shares(run))
+    prompt_s = work.mean(work.full_s)
+    per_s = result.slots_per_s * each
+    seats = min(float(worker.capacity), worker.slots * each)
+    passes = mean_passes(run, gain)
+    shown = {
+        "prefill": per_s * prompt_s / pool.prefill_share,
+        "decode": per_s * passes * result.pass_s / seats,
+        "links": per_s * work.mean(sent.link_s),
+    }
+    if run.arrival_per_s is None:
+        before = work.mean(work.alone_s) + work.mean(sent.exposed_s)
+        table = pool.decode_s[: pool.max_running + 1]
+        most = decode_rate(table, float(worker.slots), passes, before)
+        balanced = whole_workers(most * each * prompt_s)
+    else:
+        balanced = (
+            math.floor(run.arrival_per_s * prompt_s) + 1,
+            fewest_workers(
+                pool, _arrivals(worker, run.arrival_per_s, gain), run.decode.num_workers
+            ),
+        )
+    return PoolUse(
+        **shown,
+        limits=max(shown, key=lambda name: shown[name]),
+        prompt_s=prompt_s,
+        kv_bytes=work.mean(sent.num_bytes),
+        transfer_s=work.mean(sent.seconds),
+        hidden_s=work.mean(sent.seconds) - work.mean(sent.exposed_s),
+        balanced=balanced,
+    )
+
+
+def _terms(worker: Worker, running: float, tpot_s: float, gain: float) -> tuple[ServingTerm, ...]:
     """Parts of a pass at the mean batch; the rest is waiting for prompts.
 
     Where the pass at the mean batch is slower than the mean pass (the curve is concave),
@@ -296,6 +286,20 @@ def _terms(worker: _Worker, running: float, tpot_s: float, gain: float) -> tuple
     scale = min(1.0, tpot_s / own)
     terms = [ServingTerm(name=name, seconds=s * scale) for name, s in parts.items() if s > 0]
     return (*terms, ServingTerm(name="prompts", seconds=tpot_s - own * scale))
+
+
+def _busy(run: ServingRun) -> ServingRun:
+    """The run without decode workers that never have a request."""
+    if run.concurrency is None or run.concurrency >= run.decode.num_workers:
+        return run
+    return replace(run, decode=replace(run.decode, num_workers=run.concurrency))
+
+
+def _spread_out(use: PoolUse | None, asked: ServingRun, busy: ServingRun) -> PoolUse | None:
+    """Use of the decode pool with its idle workers."""
+    if use is None or asked is busy:
+        return use
+    return replace(use, decode=use.decode * busy.decode.num_workers / asked.decode.num_workers)
 
 
 def predict_serving(model: ModelSpec, topology: Topology, run: ServingRun) -> ServingPrediction:
@@ -321,13 +325,21 @@ def predict_serving(model: ModelSpec, topology: Topology, run: ServingRun) -> Se
         one request, the machine is too small, or requests arrive faster than they are served.
     """
     check_run(run, topology)
-    worker = _worker(model, topology, run)
+    asked, run = run, _busy(run)
+    worker = make_worker(model, topology, run)
     gain = tokens_per_pass(run.draft_tokens, run.acceptance)
-    passes = max(1.0, (run.output_len - 1) / gain)
-    found = _play(worker, topology, model, passes)
+    played = _play(worker, topology, model, gain)
+    found, habits = played.result, worker.habits
     tpot_s = found.pass_s / gain
-    front = worker.habits.first_token_s + worker.habits.prompt_token_s * run.input_len
+    front = habits.first_token_s + habits.prompt_token_s * run.input_len
     running = found.running * worker.each
+    bands: tuple[TtftBand, ...] = ()
+    if run.mix:
+        waits = (
+            wait + habits.first_token_s + habits.prompt_token_s * tokens
+            for wait, tokens in zip(found.waits, played.inputs, strict=True)
+        )
+        bands = ttft_bands(list(zip(played.inputs, played.shares, waits, strict=True)))
     return ServingPrediction(
         ttft_s=found.ttft_s + front,
         tpot_s=tpot_s,
@@ -335,4 +347,12 @@ def predict_serving(model: ModelSpec, topology: Topology, run: ServingRun) -> Se
         running=running,
         capacity=worker.capacity,
         terms=_terms(worker, running, tpot_s, gain),
+        ttft=TtftParts(
+            front_s=front,
+            waiting_s=max(0.0, found.ttft_s - found.prefill_s - found.transfer_s),
+            prefill_s=found.prefill_s,
+            transfer_s=found.transfer_s,
+        ),
+        bands=bands,
+        pools=_spread_out(played.pools, asked, run),
     )

@@ -10,6 +10,11 @@ the public benchmark (SemiAnalysis InferenceX):
   ``max_num_tokens``.
 - TensorRT-LLM starts a request only when its whole answer fits into the cache
   (``GUARANTEED_NO_EVICT``); the others count on half of it.
+- SGLang sends the cache of a prompt to its decode worker chunk by chunk, while later chunks
+  are computed (``send_kv_chunk`` of its prefill scheduler); vLLM's NIXL connector pulls it
+  when the prefill has ended, TensorRT-LLM's transceiver sends it then (NVIDIA/TensorRT-LLM
+  pull request 15727 describes both, its pipelined transfer is not merged). All go on to the
+  next prompts meanwhile.
 - SGLang looks for new requests every 30 passes (``--scheduler-recv-interval 30`` of the
   recipes).
 
@@ -56,6 +61,9 @@ class EngineHabits:
         Prompt tokens per pass and attention rank.
     reserved_output : float
         Share of a request's output for which the cache must have room before it starts.
+    streams_chunks : bool
+        Whether the cache of a chunk is sent while the next ones are computed, where prefill
+        has chips of its own; else it follows the whole prompt.
     poll_passes : int
         Passes between two looks at newly arrived requests.
     step_s : float
@@ -78,6 +86,7 @@ class EngineHabits:
     launch_s: float
     first_token_s: float
     prompt_token_s: float
+    streams_chunks: bool = False
 
 
 HABITS = {
@@ -102,6 +111,7 @@ HABITS = {
         launch_s=120e-6,
         first_token_s=44e-3,
         prompt_token_s=20e-6,
+        streams_chunks=True,
     ),
     EngineFamily.TRTLLM: EngineHabits(
         mixes=True,

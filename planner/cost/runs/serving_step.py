@@ -373,6 +373,13 @@ class StepPricer:
             for p in self.plans
         )
 
+    def sequence_bytes(self, tokens: float) -> float:
+        """Cached bytes of one sequence, every element once."""
+        kv = self.model.precision.kv
+        return sum(
+            p.count * kv_bytes_per_sequence(p.layer.attention, tokens, kv) for p in self.plans
+        )
+
     @cached_property
     def weights_bytes(self) -> float:
         """Weights on the fullest chip."""

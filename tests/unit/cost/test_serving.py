@@ -138,19 +138,20 @@ def test_an_engine_that_polls_makes_requests_wait():
 # seconds per pass = t + C / n * p = 0.1 + 20 / 100 * 0.2.
 def test_long_loop_balances_prompts_against_answers():
     times = LoopTimes(decode_s=flat(0.1, 20), prompts=prompts(0.2), mixes=True, max_running=20)
-    found = closed_loop(times, 20, draw((90.0, 100.0), 0.8, 4000))
+    found = closed_loop(times, 20, draw(((90.0, 100.0, 1.0),), 0.8, 4000))
     per_prompt = 0.2 * 0.9
     assert found.pass_s == pytest.approx(0.1 + 20 / 100 * per_prompt, rel=0.02)
 
 
 # Uniform on [0.8, 1] of the largest, scaled to the mean: [0.889, 1.111] of it.
 def test_drawn_lengths_have_their_mean_and_spread():
-    found = draw((900.0, 450.0), 0.8, 5000)
+    one = ((900.0, 450.0, 1.0),)
+    found = draw(one, 0.8, 5000)
     assert np.mean(found.inputs) == pytest.approx(900.0, rel=0.005)
     assert min(found.inputs) >= 800.0 and max(found.inputs) <= 1000.0
     assert min(found.passes) >= 400 and max(found.passes) <= 500
-    assert draw((900.0, 450.0), 0.8, 5000) == found
-    assert set(draw((900.0, 450.0), 1.0, 5).inputs) == {900.0}
+    assert draw(one, 0.8, 5000) == found
+    assert set(draw(one, 1.0, 5).inputs) == {900.0}
 
 
 # Prefill elsewhere: 2 s of prompt and 0.5 s of transfer, decode passes undisturbed.
