@@ -3,13 +3,21 @@
 Assumptions
 -----------
 - Attention, dense FFNs and shared experts are split over ``attn_tp`` chips and replicated
-  over ``attn_dp`` groups; routed experts are spread over ``ep`` groups of ``expert_tp``
-  chips that together are the same chips (as in DeepSeek-V3, arXiv 2412.19437 section 3.4).
+  over ``cp * attn_dp`` groups, which hold different tokens; routed experts are spread over
+  ``ep`` groups of ``expert_tp`` chips that together are the same chips (as in DeepSeek-V3,
+  arXiv 2412.19437 section 3.4).
+- ``cp`` groups share the caches of their sequences: each reads its part of every context.
 - Heads that do not divide leave the busiest chip with ``ceil(heads / attn_tp)`` of them.
-- With ``attn_dp == 1`` every chip of the stage already holds every token, so experts need
+- With one such group every chip of the stage already holds every token, so experts need
   one all-reduce; otherwise tokens travel by all-to-all, dispatch and combine, one copy per
   distinct destination group: ``ep * (1 - (1 - 1/ep)^top_k)`` of them (theory: chapter 2).
 - Activations travel in bf16, except dispatch, which travels in the activation format.
+- A parallel block (one norm per layer: attention and FFN read the same input) sums both
+  outputs in one all-reduce.
+- On a torus the weights of a tensor-parallel group lie on two axes once that moves less: more
+  than ``(width / hidden)^2`` chips, and more than 16 (2D weight-stationary, Pope et al.,
+  arXiv 2211.05102, section 3.2.2). Inputs are then gathered over the outer axis, inner
+  activations scattered and gathered over the inner one, outputs scattered over the outer one.
 """
 
 from __future__ import annotations
@@ -18,7 +26,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.cost.attention import decode_core, kv_bytes_read, kv_shard_ways
 from planner.cost.weights import layer_weights, weight_bytes
 from planner.domain.curves import Op
 from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
@@ -34,6 +41,9 @@ from planner.domain.model import (
 from planner.domain.work import Message, OpWork, Real
 
 WIRE_BYTES = BYTES_PER_ELEMENT[DType.BF16]
+LEAST_2D_CHIPS = 16
+# A count that stands for none where a quotient needs one.
+_NONE = 1e-300
 
 TERM_OF_ROLE = {
     WeightRole.ATTENTION: "attention_projections",
@@ -49,20 +59,49 @@ TERM_OF_ROLE = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """How one stage is split: degrees as floats or arrays over strategies."""
+    """How one stage is split: degrees as floats or arrays over strategies.
+
+    ``hide_tp`` and ``hide_ep`` are 1 where the collectives of tensor parallelism, and of
+    experts, run behind the computation of the other half of a microbatch; ``draft`` tokens
+    are drafted for every sequence before a pass verifies them.
+    """
 
     attn_tp: Real
     attn_dp: Real
     ep: Real
     expert_tp: Real
+    cp: Real = 1.0
+    hide_tp: Real = 0.0
+    hide_ep: Real = 0.0
+    draft: Real = 0.0
+
+    @property
+    def token_ranks(self) -> Real:
+        """Groups of ``attn_tp`` chips of a stage that hold different tokens."""
+        return self.attn_dp * self.cp
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tokens:
-    """Tokens of one microbatch: of the busiest attention group, and of the whole stage."""
+    """Tokens of one pass of a microbatch.
+
+    Parameters
+    ----------
+    group : float or array
+        Of the busiest tensor-parallel group.
+    stage : float or array
+        Of all groups of a stage that share one set of experts.
+    sequences : float or array, optional
+        Sequences of the busiest attention group, whose caches its ``cp`` ranks share; one per
+        token of these ranks when absent.
+    queries : float or array
+        Tokens of each sequence: one, and those that are drafted.
+    """
 
     group: Real
     stage: Real
+    sequences: Real | None = None
+    queries: Real = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,9 +110,8 @@ class RoutedLoad:
 
     ``hot_share`` is the largest share of the routed tokens that any group receives,
     ``touched_slots`` the largest expected number of its copies that receive any. The two
-    maxima may belong to different groups: the slowest group takes
-    ``max_g max(compute_g, memory_g) = max(max_g compute_g, max_g memory_g)``, so nothing is
-    lost by keeping them apart.
+    maxima may belong to different groups. Together they bound every group from above, and
+    are exact where one group has both, as under even routing.
     """
 
     hot_share: Real
@@ -110,7 +148,10 @@ def matmul_rate(chip: Chip, weights: DType, activations: DType) -> str:
 def weight_ops(
     model: ModelSpec, chip: Chip, weights: tuple[Weight, ...], attn_tp: Real, tokens: Real
 ) -> list[OpWork]:
-    """Matrix multiplies of non-expert ``weights`` for ``tokens`` tokens, one record per term."""
+    """Matrix multiplies of non-expert ``weights`` for ``tokens`` tokens, one record per term.
+
+    Queries, keys and values are one kernel in every engine.
+    """
     grouped: dict[tuple[str, str], list[Weight]] = {}
     for weight in weights:
         if weight.role is not WeightRole.ROUTED_EXPERT:
@@ -119,39 +160,34 @@ def weight_ops(
             grouped.setdefault((TERM_OF_ROLE[weight.role], rate), []).append(weight)
     ops = []
     for (term, rate), members in grouped.items():
-        flop: Real = 0.0
+        per_token: Real = 0.0
         num_bytes: Real = 0.0
+        # Weights that split alike are added up before they are split: arrays are dear.
+        alike: dict[tuple[Shard, int], list[Weight]] = {}
         for weight in members:
-            share = shard_share(weight, attn_tp)
-            flop = flop + 2.0 * weight.matmul_params * share * tokens
-            num_bytes = num_bytes + weight_bytes(weight, model.precision) * share
+            ways = 1 if weight.shard is Shard.REPLICATED else weight.shard_ways
+            alike.setdefault((weight.shard, ways), []).append(weight)
+        for own in alike.values():
+            share = shard_share(own[0], attn_tp)
+            per_token = per_token + 2.0 * sum(weight.matmul_params for weight in own) * share
+            held = sum(weight_bytes(weight, model.precision) for weight in own)
+            num_bytes = num_bytes + held * share
         ops.append(
             OpWork(
                 term=term,
                 rate=rate,
-                flop=flop,
+                flop=per_token * tokens,
                 hbm_bytes=num_bytes,
-                num_kernels=sum(weight.matmul_params > 0 for weight in members),
+                num_kernels=_fused_kernels(term, members),
+                rows=tokens,
             )
         )
     return ops
 
 
-def core_op(model: ModelSpec, layer: Layer, split: Split, tokens: Real, context: int) -> OpWork:
-    """Attention core of one decode step: one query token per sequence over its cache."""
-    core = decode_core(layer.attention, context)
-    ways = float(kv_shard_ways(layer.attention))
-    cache_share = np.ceil(ways / np.minimum(split.attn_tp, ways)) / ways
-    heads = float(core.num_heads)
-    head_share = np.ceil(heads / np.minimum(split.attn_tp, heads)) / heads
-    read = kv_bytes_read(layer.attention, context, model.precision.kv)
-    flop = (core.flop - core.replicated_flop) * head_share + core.replicated_flop
-    return OpWork(
-        term="attention_core",
-        rate="core",
-        flop=flop * tokens,
-        hbm_bytes=read * cache_share * tokens,
-    )
+def _fused_kernels(term: str, weights: list[Weight]) -> int:
+    multiplies = sum(weight.matmul_params > 0 for weight in weights)
+    return max(1, multiplies - 1) if term == "attention_projections" else multiplies
 
 
 def expert_bytes(model: ModelSpec, layer: Layer) -> float:
@@ -163,7 +199,10 @@ def expert_bytes(model: ModelSpec, layer: Layer) -> float:
 def routed_op(
     model: ModelSpec, chip: Chip, layer: Layer, split: Split, load: tuple[Tokens, RoutedLoad]
 ) -> OpWork:
-    """Routed experts: weights of the touched copies, FLOP of the tokens they receive."""
+    """Routed experts: weights of the touched copies, FLOP of the tokens they receive.
+
+    They are grouped multiplies, whose rows are the tokens of one touched copy.
+    """
     assert isinstance(layer.ffn, MoeFfn)
     tokens, routed = load
     experts = [w for w in layer_weights(model, layer) if w.role is WeightRole.ROUTED_EXPERT]
@@ -178,6 +217,7 @@ def routed_op(
         flop=2.0 * matmul_params * share * pairs,
         hbm_bytes=routed.touched_slots * expert_bytes(model, layer) * share,
         num_kernels=num_matmuls,
+        rows=pairs / np.maximum(routed.touched_slots, _NONE),
     )
 
 
@@ -189,19 +229,20 @@ def distinct_groups(ep: Real, top_k: int) -> Real:
 def expert_messages(
     model: ModelSpec, layer: Layer, split: Split, tokens: Tokens, routed: RoutedLoad
 ) -> list[Message]:
-    """Messages of a routed FFN: dispatch and combine, or one all-reduce when ``attn_dp`` is 1."""
+    """Messages of a routed FFN: dispatch and combine; nothing where all chips hold all tokens."""
     assert isinstance(layer.ffn, MoeFfn)
     hidden = float(layer.ffn.expert_hidden or model.hidden_size)
     dispatch_bytes = BYTES_PER_ELEMENT[model.precision.activations]
-    travels = np.where((split.attn_dp > 1) & (split.ep > 1), 1.0, 0.0)
+    apart = np.greater(split.token_ranks, 1)
+    travels = np.where(apart & (split.ep > 1), 1.0, 0.0)
     # A token reaches each distinct group once; the busiest group receives its share of them.
     copies = distinct_groups(split.ep, layer.ffn.top_k)
     sent = tokens.group / split.attn_tp * copies
     received = tokens.stage * copies * routed.hot_share / split.expert_tp
     busiest = np.maximum(sent, received) * hidden
     inside = tokens.stage * copies * routed.hot_share * hidden
-    gathers = np.where((split.attn_dp > 1) & (split.expert_tp > 1), 1.0, 0.0)
-    regroups = np.where((split.attn_dp > 1) & (split.attn_tp > 1), 1.0, 0.0)
+    gathers = np.where(apart & (split.expert_tp > 1), 1.0, 0.0)
+    regroups = np.where(apart & (split.attn_tp > 1), 1.0, 0.0)
     return [
         _message("dispatch", Op.DISPATCH, "ep", busiest * dispatch_bytes, travels),
         _message("combine", Op.COMBINE, "ep", busiest * WIRE_BYTES, travels),
@@ -215,42 +256,74 @@ def _message(term: str, op: Op, axis: str, num_bytes: Real, active: Real) -> Mes
     return Message(term=term, op=op, axis=axis, num_bytes=num_bytes, active=active)
 
 
-def tp_messages(model: ModelSpec, layer: Layer, split: Split, tokens: Tokens) -> list[Message]:
-    """All-reduces of tensor parallelism: after attention, and after an FFN split over it.
+def is_parallel_block(layer: Layer) -> bool:
+    """Whether attention and FFN read the same input, under one norm."""
+    return layer.num_norms == 1
 
-    A shared expert's partial sums ride on the all-reduce of the routed experts when
-    ``attn_dp`` is 1, so an MoE layer then needs one all-reduce for its whole FFN.
+
+def tp_messages(
+    model: ModelSpec, layer: Layer, split: Split, tokens: Tokens, torus: bool = False
+) -> list[Message]:
+    """Sums of tensor parallelism: after attention, and after an FFN split over it.
+
+    A shared expert's partial sums ride on the all-reduce of the routed experts when all chips
+    hold all tokens, so an MoE layer then needs one all-reduce for its whole FFN.
     """
     hidden_bytes = tokens.group * model.hidden_size * WIRE_BYTES
-    split_attention = np.where(split.attn_tp > 1, 1.0, 0.0)
+    split_attention = np.where(np.greater(split.attn_tp, 1), 1.0, 0.0)
     after = split_attention
     if isinstance(layer.ffn, MoeFfn) and not layer.ffn.shared_width:
-        after = np.where((split.attn_tp > 1) & (split.attn_dp == 1), 1.0, 0.0)
+        after = np.where((split.attn_tp > 1) & np.equal(split.token_ranks, 1), 1.0, 0.0)
+    times = split_attention if is_parallel_block(layer) else split_attention + after
+    if not torus:
+        return [_message("all_reduce", Op.ALL_REDUCE, "attn_tp", hidden_bytes, times)]
+    both = two_axes(model, layer, split.attn_tp)
+    once = _message("all_reduce", Op.ALL_REDUCE, "attn_tp", hidden_bytes, times * (1.0 - both))
+    return [once, *_two_axis_messages(model, layer, split, tokens, times * both)]
+
+
+def _ffn_width(layer: Layer) -> float:
+    ffn = layer.ffn
+    return float(ffn.shared_width if isinstance(ffn, MoeFfn) else ffn.width)
+
+
+def two_axes(model: ModelSpec, layer: Layer, attn_tp: Real) -> Real:
+    """1 where the weights of a tensor-parallel group of a torus lie on two axes, else 0."""
+    least = max(LEAST_2D_CHIPS, (_ffn_width(layer) / model.hidden_size) ** 2)
+    return np.where(np.greater(attn_tp, least), 1.0, 0.0)
+
+
+def inner_axis(attn_tp: Real) -> Real:
+    """Chips of the inner of the two axes: about ``attn_tp^(2/3)``, a power of two."""
+    return np.exp2(np.ceil(np.log2(attn_tp) * 2 / 3))
+
+
+def _two_axis_messages(
+    model: ModelSpec, layer: Layer, split: Split, tokens: Tokens, times: Real
+) -> list[Message]:
+    inner = inner_axis(split.attn_tp)
+    outer = np.ceil(split.attn_tp / inner)
+    row_bytes = tokens.group * WIRE_BYTES
+    moved = (
+        ("attn_tp_inner", row_bytes * float(model.hidden_size) / outer),
+        ("attn_tp_outer", row_bytes * _ffn_width(layer) / inner),
+    )
     return [
-        _message("all_reduce", Op.ALL_REDUCE, "attn_tp", hidden_bytes, split_attention),
-        _message("all_reduce", Op.ALL_REDUCE, "attn_tp", hidden_bytes, after),
+        _message("all_reduce", op, axis, num_bytes, times)
+        for axis, num_bytes in moved
+        for op in (Op.ALL_GATHER, Op.REDUCE_SCATTER)
     ]
 
 
 def layer_ops(
     model: ModelSpec, chip: Chip, layer: Layer, split: Split, load: tuple[Tokens, RoutedLoad | None]
 ) -> list[OpWork]:
-    """All operations of one layer but its attention core (see :func:`core_op`)."""
+    """All matrix multiplies of one layer."""
     tokens, routed = load
     ops = weight_ops(model, chip, layer_weights(model, layer), split.attn_tp, tokens.group)
     if routed is not None:
         ops.append(routed_op(model, chip, layer, split, (tokens, routed)))
     return ops
-
-
-def layer_messages(
-    model: ModelSpec, layer: Layer, split: Split, tokens: Tokens, routed: RoutedLoad | None
-) -> list[Message]:
-    """All collectives of one layer."""
-    messages = tp_messages(model, layer, split, tokens)
-    if routed is not None:
-        messages += expert_messages(model, layer, split, tokens, routed)
-    return messages
 
 
 def uniform_touched(num_experts: int, top_k: int, num_slots: Real, tokens: Real) -> Real:

@@ -7,36 +7,51 @@ layout.
 Assumptions
 -----------
 - The microbatch with the most sequences sets the pace of its replica.
+- Ranks of context parallelism share the tokens of their group evenly.
 - Replicas step independently; the slowest one is the step that is reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.cost.block import WIRE_BYTES, RoutedLoad, Split, Tokens
+from planner.cost.block import RoutedLoad, Split, Tokens
 from planner.cost.fabric import replica_rates
-from planner.cost.memory import activation_bytes, budget_bytes, layer_bytes, table_bytes
+from planner.cost.memory import (
+    activation_bytes,
+    budget_bytes,
+    cache_bytes,
+    draft_bytes,
+    layer_bytes,
+    table_bytes,
+)
 from planner.cost.pipeline import decode_idle_fraction, decode_step_s
-from planner.cost.price import FabricRates, PricedTerm, price_message
+from planner.cost.price import FabricRates
 from planner.cost.routing import FloatArray, moe_layer_indices, routed_load
+from planner.cost.runs.serving_speculative import tokens_per_pass
 from planner.cost.step import (
+    NOTHING_HIDDEN,
     LayerGroup,
+    Load,
+    RoutedOf,
     Setting,
+    decode_core_of,
     layer_groups,
     pass_times,
-    price_group,
+    price_draft,
+    price_hop,
+    price_layer,
     price_tables,
 )
-from planner.cost.terms import StepTerms, collect_terms
+from planner.cost.terms import PricedPart, StepTerms, collect_terms, per_token
 from planner.domain.assignment import Assignment
 from planner.domain.cost import Memory, Prediction
-from planner.domain.curves import Op
 from planner.domain.degrees import Degrees
-from planner.domain.work import Message
+from planner.domain.model import MoeFfn
+from planner.domain.work import Real
 from planner.topology.graph import Topology
 from planner.units import MILLION, usd_per_second
 
@@ -46,23 +61,70 @@ def degrees_split(degrees: Degrees) -> Split:
     return Split(
         attn_tp=float(degrees.attn_tp),
         attn_dp=float(degrees.attn_dp),
+        cp=float(degrees.cp),
         ep=float(degrees.ep),
         expert_tp=float(degrees.expert_tp),
+        hide_tp=float(degrees.overlap.hides_tp),
+        hide_ep=float(degrees.overlap.hides_ep),
+        draft=float(degrees.draft),
     )
+
+
+Routing = Callable[[float], dict[int, RoutedLoad]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Microbatch:
+    """The fullest microbatch of a replica.
+
+    Parameters
+    ----------
+    group, stage : float or array
+        Sequences of its busiest attention group, and of all groups of a stage.
+    """
+
+    group: Real
+    stage: Real
+
+    def tokens(self, split: Split) -> Tokens:
+        """Tokens of its busiest rank and of a stage.
+
+        A rank of context parallelism takes its share of its group's sequences, at least one.
+        """
+        rank = np.maximum(np.minimum(1.0, self.group), self.group / split.cp)
+        queries = 1.0 + split.draft
+        return Tokens(
+            group=rank * queries,
+            stage=self.stage * queries,
+            sequences=self.group,
+            queries=queries,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplicaTimes:
-    """Seconds of one replica: per layer, table, stage and hop, and of the whole step."""
+    """Seconds of one replica: per layer, table, stage and hop, and of the whole step.
+
+    ``pass_s`` is that of one pass of all microbatches, ``step_s`` its share of one token.
+    """
 
     layer_s: FloatArray
     embedding_s: float
     head_s: float
+    draft_s: float
     stage_s: tuple[float, ...]
     hop_s: float
+    pass_s: float
     step_s: float
-    tokens: Tokens
-    loads: dict[int, RoutedLoad]
+    load: ReplicaLoad
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplicaLoad:
+    """What one replica works on: its fullest microbatch, and where routing puts tokens."""
+
+    microbatch: Microbatch
+    routing: Routing
 
 
 def group_loads(
@@ -80,49 +142,76 @@ def group_loads(
     return stacked
 
 
-def microbatch_tokens(sequences: Sequence[Sequence[int]]) -> Tokens:
-    """Tokens of the fullest microbatch of ``sequences[microbatch][attn_dp_rank]``."""
-    return Tokens(
+def group_routing(setting: Setting, routing: Routing) -> dict[int, RoutedOf]:
+    """Where the tokens of a stage go, by the position of each MoE group of layers."""
+    groups = layer_groups(setting.model)
+    known: dict[float, dict[int, RoutedLoad]] = {}
+
+    def of_group(position: int) -> RoutedOf:
+        def load(tokens: Real) -> RoutedLoad:
+            stage = float(tokens)
+            if stage not in known:
+                known[stage] = group_loads(groups, routing(stage))
+            return known[stage][position]
+
+        return load
+
+    last = len(setting.model.layers) - 1
+
+    def of_last(tokens: Real) -> RoutedLoad:
+        return routing(float(tokens))[last]
+
+    found = {position: of_group(position) for position, group in enumerate(groups) if group.is_moe}
+    if isinstance(setting.model.layers[-1].ffn, MoeFfn):
+        found[-1] = of_last
+    return found
+
+
+def fullest_microbatch(sequences: Sequence[Sequence[int]]) -> Microbatch:
+    """The fullest microbatch of ``sequences[microbatch][attn_dp_rank]``."""
+    return Microbatch(
         group=float(max(max(mb) for mb in sequences)),
         stage=float(max(sum(mb) for mb in sequences)),
     )
 
 
-def hop_seconds(setting: Setting, split: Split, tokens: Tokens, fabric: FabricRates) -> float:
-    """Seconds of one hop: a rank sends its slice of the microbatch's activations."""
-    num_bytes = tokens.group * setting.model.hidden_size * WIRE_BYTES / split.attn_tp
-    message = Message(term="pipeline_hop", op=Op.SEND_RECV, axis="pp", num_bytes=num_bytes)
-    return float(price_message(message, fabric).network_s)
-
-
 def replica_times(
-    setting: Setting,
-    assignment: Assignment,
-    tokens: Tokens,
-    by_layer: dict[int, RoutedLoad],
-    fabric: FabricRates,
+    setting: Setting, assignment: Assignment, load: ReplicaLoad, fabric: FabricRates
 ) -> ReplicaTimes:
-    """Time one replica whose fullest microbatch is ``tokens`` and routes as ``by_layer``."""
+    """Time one replica whose fullest microbatch and routing are those of ``load``."""
     split = degrees_split(assignment.degrees)
     groups = layer_groups(setting.model)
-    times = pass_times(setting, split, tokens, group_loads(groups, by_layer), fabric)
+    tokens = load.microbatch.tokens(split)
+    routed = group_routing(setting, load.routing)
+    times = pass_times(setting, split, tokens, routed, fabric)
     layer_s = np.zeros(len(setting.model.layers))
     for group, seconds in zip(groups, times.groups, strict=True):
         layer_s[list(group.indices)] = seconds
-    stage_s = [float(layer_s[first:end].sum()) for first, end in assignment.stage_ranges]
-    stage_s[0] += float(times.embedding)
-    stage_s[-1] += float(times.head)
-    hop_s = hop_seconds(setting, split, tokens, fabric) if len(stage_s) > 1 else 0.0
-    return ReplicaTimes(
+    hop_s = float(price_hop(setting.model, split, tokens.group, fabric))
+    whole = ReplicaTimes(
         layer_s=layer_s,
         embedding_s=float(times.embedding),
         head_s=float(times.head),
-        stage_s=tuple(stage_s),
+        draft_s=float(times.draft),
+        stage_s=(),
         hop_s=hop_s,
-        step_s=decode_step_s(stage_s, assignment.degrees.microbatches, hop_s),
-        tokens=tokens,
-        loads=by_layer,
+        pass_s=0.0,
+        step_s=0.0,
+        load=load,
     )
+    return staged(setting, assignment, whole)
+
+
+def staged(setting: Setting, assignment: Assignment, times: ReplicaTimes) -> ReplicaTimes:
+    """Times of the same layers cut into the stages of ``assignment``."""
+    ranges = assignment.stage_ranges
+    stage_s = [float(times.layer_s[first:end].sum()) for first, end in ranges]
+    stage_s[0] += times.embedding_s
+    stage_s[-1] += times.head_s + times.draft_s
+    circulating = decode_step_s(stage_s, assignment.degrees.microbatches, times.hop_s)
+    pass_s = circulating + setting.engine.step_s
+    step_s = pass_s / tokens_per_pass(assignment.degrees.draft, setting.acceptance)
+    return replace(times, stage_s=tuple(stage_s), pass_s=pass_s, step_s=step_s)
 
 
 def stage_memory(
@@ -143,19 +232,25 @@ def stage_memory(
         own = layer_bytes(setting, group, split)
         picked = list(group.indices)
         weights[picked] = own.fixed + own.per_slot * slots[picked]
-        kv[picked] = own.kv_per_sequence * sequences
+        kv[picked] = cache_bytes(setting, group, split, sequences)
     first, last = table_bytes(setting, split, float(assignment.degrees.pp))
-    hot = max((float(load.hot_share) for load in times.loads.values()), default=0.0)
-    active = float(activation_bytes(setting, split, times.tokens, hot))
+    tokens = times.load.microbatch.tokens(split)
+    loads = times.load.routing(float(tokens.stage))
+    hot = max((float(load.hot_share) for load in loads.values()), default=0.0)
+    active = float(activation_bytes(setting, split, tokens, hot))
     capacity = setting.chip.hbm_usable_bytes
+    drafting: tuple[Real, Real] = (0.0, 0.0)
+    if assignment.degrees.draft:
+        drafting = draft_bytes(setting, split, (float(slots[-1]), sequences))
     found = []
     ranges = assignment.stage_ranges
     for stage, (start, end) in enumerate(ranges):
-        tables = float(first) * (stage == 0) + float(last) * (stage == len(ranges) - 1)
+        is_last = stage == len(ranges) - 1
+        tables = float(first) * (stage == 0) + (float(last) + float(drafting[0])) * is_last
         found.append(
             Memory(
                 weights_bytes=float(weights[start:end].sum()) + tables,
-                kv_bytes=float(kv[start:end].sum()),
+                kv_bytes=float(kv[start:end].sum()) + float(drafting[1]) * is_last,
                 activations_bytes=active,
                 reserve_bytes=capacity * setting.reserve_fraction,
                 capacity_bytes=capacity,
@@ -191,15 +286,32 @@ def _terms(
     setting: Setting, assignment: Assignment, times: ReplicaTimes, fabric: FabricRates
 ) -> StepTerms:
     split = degrees_split(assignment.degrees)
-    groups = layer_groups(setting.model)
-    stacked = group_loads(groups, times.loads)
-    parts: list[tuple[int, list[PricedTerm]]] = []
-    for position, group in enumerate(groups):
-        load = (times.tokens, stacked.get(position))
-        parts.append((len(group.indices), price_group(setting, group, split, load, fabric)))
-    embedding, head = price_tables(setting, split, times.tokens, fabric)
-    parts += [(1, embedding), (1, head)]
-    return collect_terms(parts, setting.time_model)
+    tokens = times.load.microbatch.tokens(split)
+    routed = group_routing(setting, times.load.routing)
+    core_of = decode_core_of(setting, split, tokens, fabric)
+    parts = []
+    for position, group in enumerate(layer_groups(setting.model)):
+        load = Load(tokens=tokens, routed_of=routed.get(position), core_of=core_of)
+        price, hidden = price_layer(setting, group.layer, split, load, fabric)
+        parts.append(PricedPart(count=len(group.indices), price=price, hidden=hidden))
+    for table in price_tables(setting, split, (tokens.group, tokens.group), fabric):
+        parts.append(PricedPart(count=1, price=table, hidden=NOTHING_HIDDEN))
+    found = collect_terms(parts, setting.time_model)
+    if not assignment.degrees.draft:
+        return found
+    own = routed.get(-1)
+    (layer, hides), logits = price_draft(setting, split, tokens, own, fabric)
+    drafted = [
+        PricedPart(count=1, price=layer, hidden=hides),
+        PricedPart(count=1, price=logits, hidden=NOTHING_HIDDEN),
+    ]
+    once = collect_terms(drafted, setting.time_model)
+    return found.with_draft(once, assignment.degrees.draft)
+
+
+def on_machine(setting: Setting, topology: Topology) -> Setting:
+    """The setting with what the kind of machine decides."""
+    return replace(setting, on_torus=topology.is_torus)
 
 
 def evaluate(
@@ -221,13 +333,17 @@ def evaluate(
     Prediction
         ``terms`` add up to ``step_s``.
     """
+    setting = on_machine(setting, topology)
+
+    def routing(tokens: float) -> dict[int, RoutedLoad]:
+        return routed_load(assignment.slot_maps, loads, setting.model, tokens)
+
     replicas = []
     every = [cell for cells in assignment.cells for cell in cells]
     for cells, sequences in zip(assignment.cells, assignment.sequences, strict=True):
         fabric = replica_rates(topology, cells, assignment.degrees, every)
-        tokens = microbatch_tokens(sequences)
-        routed = routed_load(assignment.slot_maps, loads, setting.model, float(tokens.stage))
-        own = replica_times(setting, assignment, tokens, routed, fabric)
+        load = ReplicaLoad(microbatch=fullest_microbatch(sequences), routing=routing)
+        own = replica_times(setting, assignment, load, fabric)
         replicas.append((own, fabric, sequences))
     times, fabric, _ = max(replicas, key=lambda item: item[0].step_s)
     most = max(cached_sequences(sequences) for sequences in assignment.sequences)
@@ -243,6 +359,7 @@ def evaluate(
         usd_per_s = usd_per_second(price_usd_per_hour) * rented
         cost = usd_per_s / tokens_per_s * MILLION
     microbatches = assignment.degrees.microbatches
+    terms = step.with_pipeline(times.stage_s, times.hop_s, times.pass_s, setting.engine.step_s)
     return Prediction(
         step_s=times.step_s,
         batch=assignment.batch,
@@ -251,13 +368,14 @@ def evaluate(
         tokens_per_s_per_chip=tokens_per_s / topology.num_chips,
         usd_per_million_tokens=cost,
         chips_rented=rented,
-        terms=step.with_pipeline(times.stage_s, times.hop_s, times.step_s),
+        terms=per_token(terms, times.pass_s / times.step_s),
         stage_s=times.stage_s,
         memory=memory,
         bubble=decode_idle_fraction(times.stage_s, microbatches, times.hop_s),
         critical_batch=step.critical_batch(assignment.batch),
         largest_batch=largest_batch(setting, assignment, times, memory),
         expert_imbalance=_imbalance(setting, assignment, times),
+        tokens_per_pass=times.pass_s / times.step_s,
     )
 
 
@@ -266,5 +384,6 @@ def _imbalance(setting: Setting, assignment: Assignment, times: ReplicaTimes) ->
     layers = moe_layer_indices(setting.model)
     if not layers:
         return 1.0
-    hot = [float(times.loads[layer].hot_share) for layer in layers]
+    loads = times.load.routing(float(times.load.microbatch.stage))
+    hot = [float(loads[layer].hot_share) for layer in layers]
     return float(np.mean(hot)) * assignment.degrees.ep

@@ -1,7 +1,8 @@
 """Seconds of counted work on one chip and its links.
 
-    compute_s = FLOP / (peak FLOP/s x achieved fraction)
+    compute_s = FLOP / (peak FLOP/s x achieved fraction), tiles of multiplies filled up
     memory_s  = HBM bytes / (HBM bytes/s x achieved fraction)
+    busy_s    = both together: of a multiply by :mod:`planner.cost.runs.gemm`, else the larger
     network_s = latency + x + 2 sqrt(fill x), x = bytes x seconds per byte of the busiest
                 link; the fastest of the algorithms that the machine has
     overhead_s = kernels x fixed cost of one kernel
@@ -9,7 +10,7 @@
 A layer then takes, by time model (theory: chapter 1 and the inference chapter's sum),
 
     OVERLAP   max(sum compute + overhead, sum memory + overhead, sum network)
-    SUM       sum over operations of max(compute, memory) + overhead + sum network
+    SUM       sum over operations of busy + overhead + sum network
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.runs.gemm import (
+    achieved_flop_per_s,
+    achieved_hbm_bytes_per_s,
+    busy_seconds,
+    padded_flop,
+)
 from planner.domain.cost import Bound
 from planner.domain.curves import Op
 from planner.domain.hardware import Chip
 from planner.domain.work import Message, OpWork, Real
-from planner.domain.workload import TimeModel
 
 CORE_RATE = "bf16"
 
@@ -114,31 +120,57 @@ FabricRates = Mapping[tuple[str, Op], LinkRate]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PricedTerm:
-    """Seconds of one term of one layer on each resource."""
+    """Seconds of one term of one layer on each resource.
+
+    ``busy_s`` is what compute and memory take together when the operation runs alone.
+    """
 
     name: str
     compute_s: Real = 0.0
     memory_s: Real = 0.0
+    busy_s: Real = 0.0
     network_s: Real = 0.0
     overhead_s: Real = 0.0
+
+    @property
+    def alone_s(self) -> Real:
+        """Seconds when nothing else runs."""
+        return self.busy_s + self.network_s + self.overhead_s
+
+    @property
+    def bound(self) -> Bound:
+        """The resource that takes longest, of a term whose fields are floats."""
+        parts = {
+            Bound.COMPUTE: float(self.compute_s),
+            Bound.MEMORY: float(self.memory_s),
+            Bound.NETWORK: float(self.network_s),
+            Bound.OVERHEAD: float(self.overhead_s),
+        }
+        return max(parts, key=lambda name: parts[name])
 
 
 def chip_flop_per_s(chip: Chip, rate: str) -> float:
     """Achieved FLOP/s of ``chip`` at a rate key, or of attention cores for ``core``."""
-    peaks = dict(chip.peak_flop_per_s)
     if rate == "core":
-        return peaks[CORE_RATE] * chip.efficiency.attention
-    return peaks[rate] * dict(chip.efficiency.matmul).get(rate, 1.0)
+        return dict(chip.peak_flop_per_s)[CORE_RATE] * chip.efficiency.attention
+    return achieved_flop_per_s(chip, rate)
 
 
 def price_op(op: OpWork, chip: Chip) -> PricedTerm:
     """Price one operation on ``chip``."""
-    hbm = chip.hbm_bytes_per_s * chip.efficiency.hbm
+    memory = op.hbm_bytes / achieved_hbm_bytes_per_s(chip)
+    overhead = op.num_kernels * chip.efficiency.kernel_s
+    if op.rows is None and isinstance(op.flop, float) and op.flop == 0.0:
+        return PricedTerm(name=op.term, memory_s=memory, busy_s=memory, overhead_s=overhead)
+    if op.rows is None:
+        compute = op.flop / chip_flop_per_s(chip, op.rate)
+        busy: Real = np.maximum(compute, memory)
+    else:
+        padded = padded_flop(chip, op.flop, op.rows)
+        compute = padded / chip_flop_per_s(chip, op.rate)
+        busy = busy_seconds(chip, compute, memory)
     return PricedTerm(
-        name=op.term,
-        compute_s=op.flop / chip_flop_per_s(chip, op.rate),
-        memory_s=op.hbm_bytes / hbm,
-        overhead_s=op.num_kernels * chip.efficiency.kernel_s,
+        name=op.term, compute_s=compute, memory_s=memory, busy_s=busy, overhead_s=overhead
     )
 
 
@@ -150,51 +182,13 @@ def price_message(message: Message, fabric: FabricRates) -> PricedTerm:
     KeyError
         If ``fabric`` has no rate for the message: a collective without a price is a bug.
     """
+    if not np.any(message.active):
+        return PricedTerm(name=message.term)
     rate = fabric[message.axis, message.op]
     seconds = message.active * rate.seconds(message.num_bytes)
     return PricedTerm(name=message.term, network_s=seconds)
 
 
-def price_layer(
-    ops: Iterable[OpWork], messages: Iterable[Message], chip: Chip, fabric: FabricRates
-) -> list[PricedTerm]:
-    """Price all work of a layer, one record per operation and collective."""
-    return [price_op(op, chip) for op in ops] + [price_message(m, fabric) for m in messages]
-
-
-def layer_seconds(terms: Iterable[PricedTerm], time_model: TimeModel) -> Real:
-    """Seconds of one layer under a time model; see the module's equations."""
-    if time_model is TimeModel.SUM:
-        total: Real = 0.0
-        for term in terms:
-            busy = np.maximum(term.compute_s, term.memory_s)
-            total = total + busy + term.network_s + term.overhead_s
-        return total
-    compute: Real = 0.0
-    memory: Real = 0.0
-    network: Real = 0.0
-    for term in terms:
-        compute = compute + term.compute_s + term.overhead_s
-        memory = memory + term.memory_s + term.overhead_s
-        network = network + term.network_s
-    return np.maximum(np.maximum(compute, memory), network)
-
-
-def overlap_resource(terms: Iterable[PricedTerm]) -> Bound:
-    """The resource that an overlapped layer waits for."""
-    compute = sum(float(term.compute_s + term.overhead_s) for term in terms)
-    memory = sum(float(term.memory_s + term.overhead_s) for term in terms)
-    network = sum(float(term.network_s) for term in terms)
-    ranked = ((memory, Bound.MEMORY), (compute, Bound.COMPUTE), (network, Bound.NETWORK))
-    return max(ranked, key=lambda item: item[0])[1]
-
-
-def term_seconds(term: PricedTerm, time_model: TimeModel, resource: Bound) -> float:
-    """Contribution of a term to its layer's seconds; contributions add up to the layer."""
-    if time_model is TimeModel.SUM:
-        busy = max(float(term.compute_s), float(term.memory_s))
-        return busy + float(term.network_s) + float(term.overhead_s)
-    if resource is Bound.NETWORK:
-        return float(term.network_s)
-    own = term.compute_s if resource is Bound.COMPUTE else term.memory_s
-    return float(own + term.overhead_s)
+def price_messages(messages: Iterable[Message], fabric: FabricRates) -> list[PricedTerm]:
+    """Price collectives, one record each."""
+    return [price_message(message, fabric) for message in messages]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +44,14 @@ def uniform_loads(num_layers: int, num_experts: int) -> FloatArray:
     return np.full((num_layers, num_experts), 1.0 / num_experts)
 
 
-def slot_table(slots: Sequence[Sequence[int]]) -> IntArray:
+@lru_cache(maxsize=1024)
+def slot_table(slots: tuple[tuple[int, ...], ...]) -> IntArray:
     """Slots of one map as an array ``[ep, most slots]``, -1 where a group has fewer."""
     widest = max((len(group) for group in slots), default=0)
     table = np.full((len(slots), max(widest, 1)), -1, dtype=np.int64)
     for rank, group in enumerate(slots):
         table[rank, : len(group)] = group
+    table.flags.writeable = False
     return table
 
 

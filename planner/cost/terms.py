@@ -6,12 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import structs
 
-from planner.cost.price import PricedTerm, overlap_resource, term_seconds
+from planner.cost.step import Hidden, LayerPrice, term_seconds
 from planner.domain.cost import Bound, Term
+from planner.domain.work import Real
 from planner.domain.workload import TimeModel
 
-COLLECTIVE_TERMS = frozenset({"all_reduce", "dispatch", "combine"})
+ROUNDING = 1e-12
+
+# What is no matrix multiply, so that no batch can make it wait for compute.
+OTHER_TERMS = frozenset(
+    {
+        "all_reduce",
+        "attention_core",
+        "combine",
+        "context_parallel",
+        "dispatch",
+        "draft",
+        "embedding",
+        "kernel_gaps",
+        "small_operations",
+    }
+)
 
 
 @dataclass(slots=True)
@@ -25,14 +42,8 @@ class _Sum:
     overhead_s: float = 0.0
     by_bound: dict[Bound, float] = field(default_factory=dict)
 
-    def add(self, term: PricedTerm, seconds: float) -> None:
+    def add(self, parts: dict[Bound, float], seconds: float) -> None:
         """Add one layer's share of the term."""
-        parts = {
-            Bound.COMPUTE: float(term.compute_s),
-            Bound.MEMORY: float(term.memory_s),
-            Bound.NETWORK: float(term.network_s),
-            Bound.OVERHEAD: float(term.overhead_s),
-        }
         self.seconds += seconds
         self.compute_s += parts[Bound.COMPUTE]
         self.memory_s += parts[Bound.MEMORY]
@@ -42,26 +53,17 @@ class _Sum:
         self.by_bound[bound] = self.by_bound.get(bound, 0.0) + seconds
 
 
-def _layer_slices(terms: list[PricedTerm], count: int) -> list[list[PricedTerm]]:
-    """Split terms that are arrays over layers into one list per layer."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PricedPart:
+    """``count`` layers with one price, whose entries may be arrays over these layers."""
 
-    def pick(value: object, index: int) -> float:
-        array = np.asarray(value, dtype=float)
-        return float(array if array.ndim == 0 else array[index])
+    count: int
+    price: LayerPrice
+    hidden: Hidden
 
-    return [
-        [
-            PricedTerm(
-                name=term.name,
-                compute_s=pick(term.compute_s, index),
-                memory_s=pick(term.memory_s, index),
-                network_s=pick(term.network_s, index),
-                overhead_s=pick(term.overhead_s, index),
-            )
-            for term in terms
-        ]
-        for index in range(count)
-    ]
+
+def _per_layer(value: Real, count: int) -> list[float]:
+    return [float(item) for item in np.broadcast_to(np.asarray(value, dtype=float), (count,))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,9 +73,9 @@ class StepTerms:
     terms: tuple[Term, ...]
 
     def with_pipeline(
-        self, stage_s: Sequence[float], hop_s: float, step_s: float
+        self, stage_s: Sequence[float], hop_s: float, step_s: float, host_s: float
     ) -> tuple[Term, ...]:
-        """Add hops and the wait for the slowest stage, so that terms add up to the step."""
+        """Add hops, the wait for the slowest stage and the host: terms add up to the step."""
         found = list(self.terms)
         num_hops = len(stage_s) if len(stage_s) > 1 else 0
         hops = num_hops * hop_s
@@ -81,10 +83,27 @@ class StepTerms:
             found.append(
                 Term(name="pipeline_hops", seconds=hops, bound=Bound.NETWORK, network_s=hops)
             )
-        wait = step_s - sum(stage_s) - hops
-        if wait > 0:
+        if host_s:
+            found.append(Term(name="host", seconds=host_s, bound=Bound.OVERHEAD, overhead_s=host_s))
+        wait = step_s - host_s - sum(stage_s) - hops
+        # Less is what the order of additions leaves over.
+        if wait > ROUNDING * step_s:
             found.append(Term(name="pipeline_wait", seconds=wait, bound=Bound.IDLE))
         return tuple(found)
+
+    def with_draft(self, once: StepTerms, drafts: int) -> StepTerms:
+        """Add ``drafts`` times what one drafted token of every sequence takes, as one term."""
+        largest = max(once.terms, key=lambda term: term.seconds)
+        draft = Term(
+            name="draft",
+            seconds=drafts * sum(term.seconds for term in once.terms),
+            bound=largest.bound,
+            compute_s=drafts * sum(term.compute_s for term in once.terms),
+            memory_s=drafts * sum(term.memory_s for term in once.terms),
+            network_s=drafts * sum(term.network_s for term in once.terms),
+            overhead_s=drafts * sum(term.overhead_s for term in once.terms),
+        )
+        return StepTerms(terms=(*self.terms, draft))
 
     def critical_batch(self, batch: int) -> float | None:
         """B*: the batch where matmuls take as long as the weight reads they need.
@@ -92,33 +111,29 @@ class StepTerms:
         Matmul seconds grow with the batch, weight reads of touched experts hardly do; the
         ratio of the two at the present batch scales it.
         """
-        matmul = [
-            term
-            for term in self.terms
-            if term.name not in ("attention_core", "embedding", *COLLECTIVE_TERMS)
-        ]
+        matmul = [term for term in self.terms if term.name not in OTHER_TERMS]
         compute = sum(term.compute_s for term in matmul)
         memory = sum(term.memory_s for term in matmul)
         return batch * memory / compute if compute > 0 else None
 
 
-def collect_terms(
-    parts: Sequence[tuple[int, list[PricedTerm]]], time_model: TimeModel
-) -> StepTerms:
-    """Add priced layers up by term.
-
-    Parameters
-    ----------
-    parts : sequence of (count, terms)
-        ``count`` layers that share ``terms``; array entries have one value per layer.
-    """
+def collect_terms(parts: Sequence[PricedPart], time_model: TimeModel) -> StepTerms:
+    """Add priced layers up by term; resources count every part of an overlapped layer."""
     sums: dict[str, _Sum] = {}
-    for count, terms in parts:
-        for layer in _layer_slices(terms, count):
-            resource = overlap_resource(layer)
-            for term in layer:
-                seconds = term_seconds(term, time_model, resource)
-                sums.setdefault(term.name, _Sum()).add(term, seconds)
+    for part in parts:
+        for term, seconds in term_seconds(part.price, part.hidden, time_model):
+            resources = {
+                bound: _per_layer(value * part.hidden.parts, part.count)
+                for bound, value in (
+                    (Bound.COMPUTE, term.compute_s),
+                    (Bound.MEMORY, term.memory_s),
+                    (Bound.NETWORK, term.network_s),
+                    (Bound.OVERHEAD, term.overhead_s),
+                )
+            }
+            total = sums.setdefault(term.name, _Sum())
+            for index, own in enumerate(_per_layer(seconds, part.count)):
+                total.add({bound: resources[bound][index] for bound in resources}, own)
     found = [
         Term(
             name=name,
@@ -133,3 +148,20 @@ def collect_terms(
     ]
     kept = [t for t in found if t.seconds > 0 or t.compute_s + t.memory_s + t.network_s > 0]
     return StepTerms(terms=tuple(sorted(kept, key=lambda t: (-t.seconds, t.name))))
+
+
+def per_token(terms: Sequence[Term], tokens: float) -> tuple[Term, ...]:
+    """Terms of a pass as those of each of the ``tokens`` that it yields of a sequence."""
+    if tokens == 1.0:
+        return tuple(terms)
+    return tuple(
+        structs.replace(
+            term,
+            seconds=term.seconds / tokens,
+            compute_s=term.compute_s / tokens,
+            memory_s=term.memory_s / tokens,
+            network_s=term.network_s / tokens,
+            overhead_s=term.overhead_s / tokens,
+        )
+        for term in terms
+    )

@@ -25,8 +25,9 @@ class Assignment:
         ``stage_ends[s]`` is one past the last layer of stage ``s``, shape ``[pp]``.
     cells : tuple
         ``cells[replica][stage]`` are the chips of that stage in rank order: rank ``i`` is
-        attention TP rank ``i % attn_tp`` of DP group ``i // attn_tp``, and expert TP rank
-        ``i % expert_tp`` of EP group ``i // expert_tp``.
+        attention TP rank ``i % attn_tp`` of CP rank ``i // attn_tp % cp`` of DP group
+        ``i // (attn_tp cp)``, and expert TP rank ``i % expert_tp`` of EP group
+        ``i // expert_tp``.
     slot_maps : tuple of SlotMap
         Expert copies, one record per distinct map; empty without experts.
     sequences : tuple

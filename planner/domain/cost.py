@@ -52,7 +52,9 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the cost model predicts for one layout.
 
-    ``step_s`` is the time between two tokens of a sequence, ``tokens_per_s_per_chip``
+    ``step_s`` is the time between two tokens of a sequence: that of a pass over the
+    ``tokens_per_pass`` that it yields in the mean (1 without drafts). ``stage_s`` are those of
+    a pass. ``tokens_per_s_per_chip``
     counts every chip of the machine, idle ones too; ``usd_per_million_tokens`` counts
     the ``chips_rented`` chips of all nodes or racks in use.
     """
@@ -71,3 +73,4 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     critical_batch: float | None
     largest_batch: int
     expert_imbalance: float
+    tokens_per_pass: float = 1.0

@@ -5,13 +5,14 @@ These records are also the schema of ``layout.json``: their field names are its 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from planner.domain.cost import Prediction
+from planner.domain.degrees import OverlapLabel
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class ModelInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +37,11 @@ class MachineInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that the answer depends on."""
+    """Everything that the answer depends on.
+
+    ``limits`` are the values that the user allowed of a degree, such as ``{"pp": "1..4"}``; a
+    degree that is absent was free. ``gap`` is the gap that was asked for.
+    """
 
     model: ModelInput
     machine: MachineInput
@@ -49,6 +54,12 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     batch: int | None = None
     price_usd_per_hour: float | None = None
     routing_loads: tuple[tuple[float, ...], ...] | None = None
+    acceptance: float | None = None
+    exclude: tuple[str, ...] = ()
+    reserve: int = 0
+    reserve_per_domain: int = 0
+    limits: dict[str, str] = {}
+    gap: float | None = None
 
 
 class DegreesRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,6 +73,9 @@ class DegreesRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     num_slots: int
     microbatches: int
     replicas: int
+    cp: int = 1
+    overlap: OverlapLabel = "none"
+    draft: int = 0
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,6 +98,7 @@ class Rank(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     attn_tp_rank: int
     ep_rank: int
     expert_tp_rank: int
+    cp_rank: int = 0
 
 
 class ExpertMap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,7 +119,11 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What was proved: no strategy of the searched space has an objective below ``bound``.
 
     ``objective`` and ``bound`` are in ``unit``, smaller is better; ``gap`` is
-    ``(objective - bound) / objective``. Counts say what happened to the strategies.
+    ``(objective - bound) / objective``. Counts say what happened to the strategies:
+    ``enumerated`` are those that did not fit, were pruned by their bound or were solved, the
+    last with or without a placement; ``dominated`` are others that one of them is as good as.
+    ``stopped`` is what ended the search: the gap was proven, the time limit, Ctrl-C, or nothing
+    was left.
     """
 
     objective: float
@@ -117,6 +136,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     infeasible_placement: int
     pruned: int
     solved: int
+    dominated: int
+    stopped: Literal["gap", "time limit", "interrupted", "exhausted"]
     space: dict[str, str]
 
 
@@ -140,6 +161,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stages: tuple[Stage, ...]
     ranks: tuple[Rank, ...]
     idle_chips: tuple[str, ...]
+    reserved_chips: tuple[str, ...] = ()
     experts: tuple[ExpertMap, ...]
     batches: tuple[BatchSplit, ...]
     prediction: Prediction

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from planner.domain.dtypes import DType
 from planner.domain.hardware import NO_WOUNDS, Sizing, Wounds
+from planner.domain.ranges import write_ranges
 from planner.domain.workload import Objective, Phase, TimeModel
+from planner.errors import SpecError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,7 +16,8 @@ class DegreeLimits:
     """Values that each degree may take; ``None`` leaves it free.
 
     ``tp`` is attention tensor parallelism, ``dp`` is ``attn_dp * replicas``, ``ep`` and
-    ``expert_tp`` belong to routed experts, ``slots`` are expert copies per MoE layer.
+    ``expert_tp`` belong to routed experts, ``slots`` are expert copies per MoE layer;
+    ``overlap`` are numbers of :class:`planner.domain.degrees.OverlapMode`.
     """
 
     tp: frozenset[int] | None = None
@@ -25,6 +28,14 @@ class DegreeLimits:
     slots: frozenset[int] | None = None
     microbatches: frozenset[int] | None = None
     replicas: frozenset[int] | None = None
+    cp: frozenset[int] | None = None
+    overlap: frozenset[int] | None = None
+    draft: frozenset[int] | None = None
+
+    def texts(self) -> dict[str, str]:
+        """The degrees that are not free, as in ``{"pp": "1..4"}``."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: write_ranges(own) for name, own in values.items() if own is not None}
 
 
 def permits(allowed: frozenset[int] | None, value: int) -> bool:
@@ -44,10 +55,17 @@ class Question:
         Size of the machine; the machine's default when all are absent.
     wounds : Wounds
         What is missing or slow, beyond what the machine's file says.
+    exclude : tuple of str
+        Healthy chips that no rank may run on: ``r0/t3/c2``, ``tray:r0/t3``, ``rack:r1``.
+    reserve, reserve_per_domain : int
+        Chips to leave idle as spares, of the machine or of each scale-up domain.
     loads : str, optional
         File of routing loads, a table ``[MoE layers, experts]``; uniform when absent.
     ideal : bool
         Pure roofline: no derates, no latencies, no reserve.
+    acceptance : float, optional
+        Probability that a drafted token is accepted, given that those before it were; without
+        it nothing is drafted.
     """
 
     model: str
@@ -73,6 +91,10 @@ class Question:
     gap: float = 0.005
     time_limit_s: float | None = None
     seed: int = 0
+    exclude: tuple[str, ...] = ()
+    reserve: int = 0
+    reserve_per_domain: int = 0
+    acceptance: float | None = None
 
     @property
     def sizing(self) -> Sizing:
@@ -83,4 +105,23 @@ class Question:
             slices=self.slices,
             shape=self.shape,
             wounds=self.wounds,
+        )
+
+
+def check_drafts(question: Question) -> None:
+    """Refuse drafts whose acceptance is not known, or is none.
+
+    Raises
+    ------
+    SpecError
+        Naming the option.
+    """
+    accepted = question.acceptance
+    if accepted is not None and not 0 < accepted <= 1:
+        raise SpecError(f"--acceptance: {accepted:g} is not in (0, 1]", "write for example 0.8")
+    drafts = question.limits.draft
+    if drafts and max(drafts) > 0 and accepted is None:
+        raise SpecError(
+            "--draft needs the probability that a drafted token is accepted",
+            "write for example --acceptance 0.8",
         )

@@ -32,6 +32,9 @@ class OpWork:
         Bytes read from or written to HBM.
     num_kernels : int
         Launches, each of which pays the chip's fixed cost.
+    rows : float or array, optional
+        Rows of one matrix multiply (of one expert, where experts are grouped); None for
+        what is no matrix multiply.
     """
 
     term: str
@@ -39,14 +42,16 @@ class OpWork:
     flop: Real
     hbm_bytes: Real
     num_kernels: int = 1
+    rows: Real | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
     """One collective of one layer: ``num_bytes`` in the convention of its operation.
 
-    ``axis`` is the mesh axis: ``attn_tp``, ``ep``, ``expert_tp`` or ``pp``. ``active`` is
-    1 where the collective happens and 0 where its axis has one member.
+    ``axis`` is the mesh axis: ``attn_tp``, ``cp``, ``ep``, ``expert_tp`` or ``pp``; on a
+    torus also ``attn_tp_inner`` and ``attn_tp_outer``, the two axes of large tensor-parallel
+    groups. ``active`` counts how often the collective happens, 0 where its axis has one member.
     """
 
     term: str

@@ -4,6 +4,9 @@
     memory  = bytes / (HBM rate x achieved fraction)
     t       = (compute^4 + memory^4)^(1/4) + kernels x fixed cost
 
+and, on the ideal chip of a pure roofline, ``max(compute, memory)`` without padding. The same
+functions serve floats and arrays over strategies.
+
 The achieved fraction is that of a large multiply. Below, three things slow a kernel down: a
 tile of ``tile`` rows costs the same with fewer rows in it; near the ridge a kernel keeps
 neither the tensor cores nor the memory fully busy; and each kernel has a launch, a prologue
@@ -17,15 +20,17 @@ The exponent reproduces the measured ramp of bf16 multiplies with n = k = 8192
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
+import numpy as np
+
 from planner.domain.hardware import Chip
+from planner.domain.work import Real
 
 # Rows of the smallest tensor-core tile: wgmma of Hopper is m64 (CUDA PTX ISA, wgmma.mma_async).
 TILE_ROWS = 64
-# Sharpness of the ridge; see the module.
-RIDGE_EXPONENT = 4
+# A count that stands for none where a quotient needs one.
+_NONE = 1e-300
 
 
 def achieved_flop_per_s(chip: Chip, rate: str) -> float:
@@ -42,6 +47,24 @@ def achieved_flop_per_s(chip: Chip, rate: str) -> float:
 def achieved_hbm_bytes_per_s(chip: Chip) -> float:
     """Bytes/s of a long stream from or to HBM."""
     return chip.hbm_bytes_per_s * chip.efficiency.hbm
+
+
+def padded_flop(chip: Chip, flop: Real, rows: Real) -> Real:
+    """FLOP of multiplies of ``rows`` rows each, with those of empty rows of their tiles."""
+    if is_ideal(chip):
+        return flop
+    return flop * np.maximum(1.0, TILE_ROWS / np.maximum(rows, _NONE))
+
+
+def busy_seconds(chip: Chip, compute_s: Real, memory_s: Real) -> Real:
+    """Time of a multiply that takes ``compute_s`` and ``memory_s`` on each resource alone.
+
+    ``(compute^4 + memory^4)^(1/4)``: monotone in both, and growing no faster than either.
+    """
+    if is_ideal(chip):
+        return np.maximum(compute_s, memory_s)
+    compute, memory = compute_s * compute_s, memory_s * memory_s
+    return np.sqrt(np.sqrt(compute * compute + memory * memory))
 
 
 def matmul_seconds(
@@ -72,13 +95,10 @@ def matmul_seconds(
     """
     if flop <= 0 and hbm_bytes <= 0:
         return 0.0
-    padding = max(1.0, TILE_ROWS / tokens) if tokens > 0 else 1.0
-    compute = flop * padding / achieved_flop_per_s(chip, rate)
+    padded = padded_flop(chip, flop, tokens) if tokens > 0 else flop
+    compute = padded / achieved_flop_per_s(chip, rate)
     memory = hbm_bytes / achieved_hbm_bytes_per_s(chip)
-    # Scaled by the larger so that tiny times do not underflow when raised.
-    larger, smaller = max(compute, memory), min(compute, memory)
-    busy = larger * math.pow(1.0 + (smaller / larger) ** RIDGE_EXPONENT, 1.0 / RIDGE_EXPONENT)
-    return busy + num_kernels * chip.efficiency.kernel_s
+    return float(busy_seconds(chip, compute, memory)) + num_kernels * chip.efficiency.kernel_s
 
 
 def is_ideal(chip: Chip) -> bool:

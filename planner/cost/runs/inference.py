@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import math
 
-from planner.cost.runs.decode import decode_idle, decode_terms
+from planner.cost.runs.decode import decode_idle, decode_terms, rank_rows
 from planner.cost.runs.gemm import sustained_chip
 from planner.cost.runs.inference_contexts import Contexts
 from planner.cost.runs.inference_engine import Engine, engine_of
 from planner.cost.runs.inference_memory import serving_memory
 from planner.cost.runs.inference_setting import Serving, Terms, merge_terms, scale_terms, sum_terms
-from planner.cost.runs.mesh_links import MeshLinks
 from planner.cost.runs.prefill import Prompt, prefill_idle, prefill_terms
 from planner.cost.runs.record import RunMemory, RunPrediction
 from planner.domain.model import ModelSpec
@@ -52,7 +51,8 @@ def predict_inference(model: ModelSpec, topology: Topology, run: Run) -> RunPred
     if run.kind is RunKind.DECODE:
         terms = decode_terms(serving, sequences, contexts, parts)
         held_tokens = contexts.held(sequences)
-        memory = serving_memory(serving, sequences, held_tokens, sequences / parts)
+        rows = rank_rows(serving, sequences / parts)
+        memory = serving_memory(serving, sequences, held_tokens, rows)
         return RunPrediction(seconds=sum_terms(terms), terms=terms, memory=memory)
     new = float(run.seq_len if run.kind is RunKind.PREFILL else run.input_len)
     passes = _passes(run, serving.engine, sequences, new)
@@ -98,7 +98,8 @@ def _serving(model: ModelSpec, topology: Topology, run: Run) -> Serving:
     return Serving(
         model=model,
         chip=sustained_chip(topology.chip),
-        links=MeshLinks(topology=topology, mesh=run.mesh),
+        topology=topology,
+        mesh=run.mesh,
         engine=engine_of(run),
         overlap=run.overlap or frozenset(),
     )

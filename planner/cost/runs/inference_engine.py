@@ -10,16 +10,21 @@
   before 0.6); sequences beyond the cache wait in a queue.
 - ``current``: scheduling behind the chips' work, all-reduces on registered buffers; prefill
   is launched from Python.
-- ``ideal``: no host, no reserve; what the equations of a roofline assume.
+- ``ideal``: no host, no reserve, no small operations; what the equations of a roofline assume.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.cost.memory import RESERVE_FRACTION
+from planner.cost.runs.gemm import is_ideal
+from planner.domain.hardware import Chip
 from planner.domain.run import Run
 from planner.errors import SpecError
+
+# The complement of vLLM's default ``gpu_memory_utilization`` = 0.90 (engine arguments, 2025).
+RESERVE_FRACTION = 0.10
+BLOCK_TOKENS = 16  # vLLM's default block_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +68,8 @@ class Engine:
         Whether sequences that do not fit wait until others have ended.
     reserve_fraction : float
         Share of the usable HBM that it leaves alone.
+    block_tokens : int
+        Tokens of a block of the cache; the last block of a sequence is half empty on average.
     """
 
     name: str
@@ -81,6 +88,7 @@ class Engine:
     pipeline_tokens: int | None = None
     queues: bool = True
     reserve_fraction: float = RESERVE_FRACTION
+    block_tokens: int = BLOCK_TOKENS
 
 
 # PyTorch: one eager operation, 20-24 us (a one-shot all-reduce launched so on H100, H200 and
@@ -120,7 +128,14 @@ ENGINES = {
         fuses_quantisation=True,
         queues=False,
     ),
-    "ideal": Engine(name="ideal", launch_s=0.0, fuses_quantisation=True, reserve_fraction=0.0),
+    "ideal": Engine(
+        name="ideal",
+        launch_s=0.0,
+        fuses_quantisation=True,
+        small_passes=0.0,
+        reserve_fraction=0.0,
+        block_tokens=0,
+    ),
     "2022": Engine(
         name="2022",
         launch_s=NATIVE_LAUNCH_S,
@@ -152,3 +167,8 @@ def engine_of(run: Run) -> Engine:
     if name not in ENGINES:
         raise SpecError(f"unknown engine '{name}'", f"known: {', '.join(ENGINES)}")
     return ENGINES[name]
+
+
+def planned_engine(chip: Chip) -> Engine:
+    """Engine that a plan assumes: today's, or none on the ideal chip of a pure roofline."""
+    return ENGINES["ideal" if is_ideal(chip) else "current"]

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.cost.runs.decode import expected_core
+from planner.cost.core import expected_core
+from planner.cost.prefill_core import expected_sequence_core
 from planner.cost.runs.inference_contexts import Contexts
-from planner.cost.runs.prefill import NOTHING, expected_sequence_core
+from planner.cost.runs.prefill import NOTHING
 from planner.cost.sequence_attention import sequence_core
 from planner.cost.step import layer_groups
 from planner.cost.weights import layer_weights, table_weights

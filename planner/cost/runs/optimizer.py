@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from planner.cost.runs.training_shards import LocalParams
 from planner.cost.weights import layer_weights
-from planner.domain.dtypes import BYTES_PER_ELEMENT
+from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
 from planner.domain.model import Layer, ModelSpec, MoeFfn, WeightRole
 from planner.domain.run import Mesh, Optimizer, Run
 
@@ -29,24 +29,34 @@ STORED_BYTES = 2.0
 NEWTON_SCHULZ_STEPS = 5
 
 
-def _moments(run: Run, adam: bool) -> float:
-    count = 2.0 if adam or run.optimizer is Optimizer.ADAM else 1.0
-    return count * BYTES_PER_ELEMENT[run.optimizer_state]
+def state_bytes_per_param(optimizer: Optimizer, moments: DType) -> tuple[float, float]:
+    """Bytes of the state of one parameter: of tables, norms and router, and of all others."""
+    size = BYTES_PER_ELEMENT[moments]
+    count = 2.0 if optimizer is Optimizer.ADAM else 1.0
+    return MASTER_BYTES + 2.0 * size, MASTER_BYTES + count * size
+
+
+def traffic_per_param(
+    optimizer: Optimizer, moments: DType, gradients: DType
+) -> tuple[float, float]:
+    """HBM bytes of the update of one parameter, of the same two kinds."""
+    once = BYTES_PER_ELEMENT[gradients] + STORED_BYTES
+    small, others = state_bytes_per_param(optimizer, moments)
+    return once + 2.0 * small, once + 2.0 * others
 
 
 def state_bytes(run: Run, params: LocalParams, sharded: bool) -> float:
     """Bytes of the optimizer's state on one chip."""
     tables, others = params.split_tables(run.mesh, sharded)
-    return tables * (MASTER_BYTES + _moments(run, True)) + others * (
-        MASTER_BYTES + _moments(run, False)
-    )
+    small_bytes, other_bytes = state_bytes_per_param(run.optimizer, run.optimizer_state)
+    return tables * small_bytes + others * other_bytes
 
 
 def traffic_bytes(run: Run, params: LocalParams, sharded: bool) -> float:
     """HBM bytes of the update: gradient in, state in and out, stored weight out."""
     tables, others = params.split_tables(run.mesh, sharded)
-    once = BYTES_PER_ELEMENT[run.gradients] + STORED_BYTES + 2 * MASTER_BYTES
-    return tables * (once + 2 * _moments(run, True)) + others * (once + 2 * _moments(run, False))
+    small_bytes, other_bytes = traffic_per_param(run.optimizer, run.optimizer_state, run.gradients)
+    return tables * small_bytes + others * other_bytes
 
 
 def layer_update_flop(model: ModelSpec, layer: Layer, mesh: Mesh) -> float:

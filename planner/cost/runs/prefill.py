@@ -2,10 +2,6 @@
 
 Assumptions
 -----------
-- Causal attention is balanced over ranks of context parallelism (each holds an early and a
-  late chunk of the sequence, arXiv 2411.01783).
-- Keys and values travel around the ring of context parallelism while the core works on what
-  has arrived; only what takes longer than the core is waited for.
 - Only the last token of a sequence has logits.
 - A batch fills the pipeline once: ``sum of stages + (m - 1) x slowest`` for ``m``
   microbatches.
@@ -13,24 +9,18 @@ Assumptions
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
-from planner.cost.attention import kv_bytes_per_sequence, kv_shard_ways
-from planner.cost.runs.gemm import achieved_flop_per_s, achieved_hbm_bytes_per_s
-from planner.cost.runs.inference_contexts import Contexts, context_bends
-from planner.cost.runs.inference_links import RING_LAUNCHES
-from planner.cost.runs.inference_pass import CoreWork, Pass, hop_seconds, stage_terms
+from planner.cost.core import CorePrice
+from planner.cost.prefill_core import Prompts, prefill_core_price
+from planner.cost.runs.inference_contexts import Contexts
+from planner.cost.runs.inference_pass import Pass, hop_seconds, stage_terms
 from planner.cost.runs.inference_setting import Serving, Terms, merge_terms, scale_terms, sum_terms
 from planner.cost.runs.record import RunTerm
-from planner.cost.sequence_attention import SequenceCore, sequence_core
 from planner.domain.cost import Bound
-from planner.domain.curves import Op
-from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
-from planner.domain.model import Attention, Layer
+from planner.domain.model import Layer
+from planner.domain.work import Real
 
-_CORE_RATE = "bf16"
-_WIRE_BYTES = BYTES_PER_ELEMENT[DType.BF16]
 NOTHING = Contexts(mean=0.0)
 
 
@@ -43,74 +33,24 @@ class Prompt:
     cached: Contexts = NOTHING
 
 
-def head_share(num_heads: int, attn_tp: int) -> float:
-    """Share of the heads on the busiest rank."""
-    return math.ceil(num_heads / min(attn_tp, num_heads)) / num_heads
-
-
-def expected_sequence_core(attention: Attention, new: float, cached: Contexts) -> SequenceCore:
-    """Attention core of one sequence, in the mean over the cached tokens."""
-    bends = context_bends(attention, new)
-    core = sequence_core(attention, new, cached.mean)
-    if not cached.spread or not bends:
-        return core
-
-    def mean(name: str) -> float:
-        def cost(context: float) -> float:
-            return float(getattr(sequence_core(attention, new, context), name))
-
-        return cached.expected(cost, bends)
-
-    return replace(
-        core,
-        flop=mean("flop"),
-        moved_elements=mean("moved_elements"),
-        replicated_flop=mean("replicated_flop"),
-        expand_flop=mean("expand_flop"),
-    )
-
-
-def prefill_core(serving: Serving, layer: Layer, prompt: Prompt) -> CoreWork:
-    """Attention core of one layer for all sequences of ``prompt``."""
-    mesh, chip = serving.mesh, serving.chip
-    core = expected_sequence_core(layer.attention, prompt.new, prompt.cached)
-    share = head_share(core.num_heads, mesh.attn_tp)
-    flop = ((core.flop - core.replicated_flop) * share + core.replicated_flop) / mesh.cp
-    peak = dict(chip.peak_flop_per_s)[_CORE_RATE] * chip.efficiency.attention_forward
-    compute = prompt.sequences * flop / peak
-    if core.expand_flop:
-        expand = prompt.sequences * core.expand_flop * share / mesh.cp
-        compute += expand / achieved_flop_per_s(chip, _CORE_RATE)
-    moved = prompt.sequences * core.moved_elements * share / mesh.cp * _WIRE_BYTES
-    memory = moved / achieved_hbm_bytes_per_s(chip)
-    busy = max(compute, memory)
-    wait = 0.0
-    if mesh.cp > 1:
-        cached = prompt.sequences * prompt.cached.expected(
-            lambda context: kv_bytes_per_sequence(
-                layer.attention, prompt.new + context, serving.model.precision.kv
-            ),
-            context_bends(layer.attention, prompt.new),
-        )
-        cached *= head_share(kv_shard_ways(layer.attention), mesh.attn_tp)
-        ring = serving.collective_seconds("cp", Op.ALL_GATHER, cached)
-        wait = max(0.0, ring - busy * (mesh.cp - 1) / mesh.cp)
-    return CoreWork(
-        seconds=busy + chip.efficiency.kernel_s,
-        bound=Bound.COMPUTE if compute >= memory else Bound.MEMORY,
-        network_s=wait,
-        num_kernels=mesh.cp * RING_LAUNCHES if mesh.cp > 1 else 1,
-    )
-
-
 def _stages(serving: Serving, own: Prompt) -> tuple[tuple[Terms, ...], float]:
     """Terms of each stage for one microbatch, and seconds of all hops between them."""
     rows = own.sequences * own.new / serving.mesh.cp
 
-    def core_of(layer: Layer, fraction: float) -> CoreWork:
-        return prefill_core(serving, layer, replace(own, sequences=own.sequences * fraction))
+    setting = serving.setting(own.cached)
 
-    work = Pass(rows=rows, head_rows=own.sequences, core_of=core_of, captured=False)
+    def core_of(layer: Layer, fraction: Real) -> CorePrice:
+        prompts = Prompts(sequences=own.sequences * fraction, new=own.new)
+        split, fabric = serving.split, serving.fabric
+        return prefill_core_price(setting.core, layer.attention, split, prompts, fabric)
+
+    work = Pass(
+        setting=setting,
+        tokens=serving.tokens(rows),
+        head_rows=own.sequences,
+        core_of=core_of,
+        captured=False,
+    )
     stages = stage_terms(serving, work)
     hops = (len(stages) - 1) * hop_seconds(serving, rows) if len(stages) > 1 else 0.0
     return stages, hops

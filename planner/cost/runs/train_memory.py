@@ -41,7 +41,7 @@ from __future__ import annotations
 from planner.cost.runs.optimizer import state_bytes
 from planner.cost.runs.record import RunMemory
 from planner.cost.runs.training_layer import Site, layer_heads
-from planner.cost.runs.training_pipeline import StageLayers
+from planner.cost.runs.training_pipeline import StageLayers, head_stage
 from planner.cost.runs.training_shards import LocalParams, layer_local
 from planner.domain.dtypes import BYTES_PER_ELEMENT
 from planner.domain.model import LatentAttention, Layer, MoeFfn
@@ -142,7 +142,8 @@ def _activation_bytes(site: Site, stage: int, layers: StageLayers) -> float:
     return kept + WORK_SHARE * largest + 4.0 * entry
 
 
-def _logit_bytes(site: Site) -> float:
+def logit_bytes(site: Site) -> float:
+    """Bytes of the logits of one microbatch on the last stage."""
     tp = site.run.mesh.attn_tp
     logits = site.tokens * site.model.vocab_size
     if site.links.topology.is_torus:
@@ -172,8 +173,8 @@ def _stage_memory(site: Site, stage: int, params: LocalParams) -> RunMemory:
         ahead = 1.0 if torus else 2.0
         weights += (ahead * stored + WIDE) * own
     activations = _activation_bytes(site, stage, layers)
-    if stage == run.mesh.pp - 1:
-        activations += _logit_bytes(site)
+    if stage == head_stage(run):
+        activations += logit_bytes(site)
     return RunMemory(
         weights_bytes=weights,
         gradients_bytes=copies
@@ -194,8 +195,10 @@ def training_memory(site: Site, params: tuple[LocalParams, ...]) -> RunMemory:
     params : tuple of LocalParams
         Parameters on one chip of each stage, before data-parallel sharding.
     """
-    pipeline = {0, len(params) - 1} | {
-        max(range(len(params)), key=lambda stage: params[stage].total)
+    # Of stages that hold the same, the first keeps the most microbatches in flight.
+    distinct = {
+        (site.stages[stage], params[stage]): stage for stage in reversed(range(len(params)))
     }
-    found = [_stage_memory(site, stage, params[stage]) for stage in sorted(pipeline)]
+    stages = sorted({*distinct.values(), head_stage(site.run)})
+    found = [_stage_memory(site, stage, params[stage]) for stage in stages]
     return max(found, key=lambda memory: memory.needed_bytes)

@@ -10,6 +10,8 @@ passes, attention cores, elementwise kernels and messages by layer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from planner.cost.block import matmul_rate
 from planner.cost.price import chip_flop_per_s
 from planner.cost.runs.gemm import achieved_hbm_bytes_per_s, sustained_chip
@@ -20,7 +22,7 @@ from planner.cost.runs.record import RunPrediction, RunTerm
 from planner.cost.runs.train_memory import training_memory
 from planner.cost.runs.training_layer import WIRE, Site
 from planner.cost.runs.training_links import TrainingLinks
-from planner.cost.runs.training_pipeline import bubble_seconds, stage_layers
+from planner.cost.runs.training_pipeline import bubble_seconds, head_stage, stage_layers
 from planner.cost.runs.training_shards import LocalParams, dense_ranks, layer_local, table_local
 from planner.cost.runs.training_stage import StageCost, stage_costs
 from planner.domain.cost import Bound
@@ -117,7 +119,7 @@ def _stage_params(site: Site) -> tuple[LocalParams, ...]:
             total += known[layer].times(count)
         if index == 0:
             total += table_local(model, mesh, head=False)
-        if index == len(site.stages) - 1:
+        if index == head_stage(site.run):
             total += table_local(model, mesh, head=True)
         result.append(total)
     return tuple(result)
@@ -134,8 +136,10 @@ def _gradient_seconds(site: Site, params: LocalParams, stage: StageCost, layers:
         return 0.0
     stored = BYTES_PER_ELEMENT[site.model.precision.attention]
     op = Op.REDUCE_SCATTER if run.zero_stage else Op.ALL_REDUCE
-    reduce = links.seconds("cp_dp", op, params.dense * WIRE)
-    reduce += links.seconds("expert_dp", op, params.expert * WIRE)
+    # From ZeRO-2 on every microbatch reduces its layers' gradients; tables are left.
+    kept = params if run.zero_stage < 2 else LocalParams(dense=params.tables)
+    reduce = links.seconds("cp_dp", op, kept.dense * WIRE)
+    reduce += links.seconds("expert_dp", op, kept.expert * WIRE)
     gather = 0.0
     if run.zero_stage:
         gather = links.seconds("cp_dp", Op.ALL_GATHER, params.dense * stored)
@@ -180,7 +184,9 @@ def _update_seconds(site: Site, sharded: bool) -> float:
     return flop / shares / chip_flop_per_s(site.chip, "bf16")
 
 
-def predict_training(model: ModelSpec, topology: Topology, run: Run) -> RunPrediction:
+def predict_training(
+    model: ModelSpec, topology: Topology, run: Run, counts: Sequence[int] | None = None
+) -> RunPrediction:
     """Predict one optimizer step.
 
     Parameters
@@ -190,6 +196,8 @@ def predict_training(model: ModelSpec, topology: Topology, run: Run) -> RunPredi
         that of the stored weights.
     topology : Topology
         At least as many chips as the run uses.
+    counts : sequence of int, optional
+        Layers of each pipeline chunk; as even as they divide by default.
 
     Raises
     ------
@@ -203,7 +211,7 @@ def predict_training(model: ModelSpec, topology: Topology, run: Run) -> RunPredi
         chip=sustained_chip(topology.chip),
         links=links,
         run=run,
-        stages=stage_layers(model, run.mesh),
+        stages=stage_layers(model, run, counts),
     )
     stages = stage_costs(site)
     params = _stage_params(site)

@@ -61,6 +61,7 @@ SECOND_CORE_FLOP_PER_S = 315e12
 # HBM passes of elementwise kernels, where norms run in pieces, over those of fused norms;
 # calibrated on every fourth layout of a published sweep that ran with and without fused norms.
 EAGER_PASSES = 2.25
+NOTHING = PassTimes()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,13 +117,24 @@ class LayerTimes:
     backward.
     """
 
-    matmul: PassTimes
-    core: PassTimes
-    elementwise: PassTimes
-    host: PassTimes
-    tp: tuple[float, float]
-    cp: tuple[float, float]
-    ep: tuple[float, float]
+    matmul: PassTimes = NOTHING
+    core: PassTimes = NOTHING
+    elementwise: PassTimes = NOTHING
+    host: PassTimes = NOTHING
+    tp: tuple[float, float] = (0.0, 0.0)
+    cp: tuple[float, float] = (0.0, 0.0)
+    ep: tuple[float, float] = (0.0, 0.0)
+
+    def __add__(self, other: LayerTimes) -> LayerTimes:
+        return LayerTimes(
+            matmul=self.matmul + other.matmul,
+            core=self.core + other.core,
+            elementwise=self.elementwise + other.elementwise,
+            host=self.host + other.host,
+            tp=(self.tp[0] + other.tp[0], self.tp[1] + other.tp[1]),
+            cp=(self.cp[0] + other.cp[0], self.cp[1] + other.cp[1]),
+            ep=(self.ep[0] + other.ep[0], self.ep[1] + other.ep[1]),
+        )
 
     @property
     def compute(self) -> PassTimes:
@@ -176,13 +188,15 @@ def head_size_share(layer: Layer) -> float:
     return min(1.0, math.sqrt(size / FULL_HEAD))
 
 
-def _matmul_times(site: Site, layer: Layer) -> tuple[PassTimes, PassTimes]:
-    """Multiplies, and the conversions to narrow formats."""
+def _matmul_times(site: Site, layer: Layer, routed: bool) -> tuple[PassTimes, PassTimes]:
+    """Multiplies of the routed experts, or all others, and conversions to narrow formats."""
     rows = layer_rows(site, layer)
     mesh = site.run.mesh
     total, copies = PassTimes(), PassTimes()
     hbm = achieved_hbm_bytes_per_s(site.chip)
     for matmul in layer_matmuls(site.model, layer):
+        if (matmul.weight.role is WeightRole.ROUTED_EXPERT) is not routed:
+            continue
         kernel = local_kernel(matmul, rows, mesh.attn_tp, mesh.expert_tp)
         dtype = site.compute
         if matmul.weight.role is WeightRole.ROUTER:
@@ -314,9 +328,12 @@ def _ep_seconds(site: Site, layer: Layer) -> tuple[float, float]:
     return there + back + gather + scatter, 2.0 * back + gather + scatter
 
 
-def layer_times(site: Site, layer: Layer) -> LayerTimes:
-    """Price one layer of one microbatch."""
-    matmul, copies = _matmul_times(site, layer)
+def block_times(site: Site, layer: Layer) -> LayerTimes:
+    """Price one layer of one microbatch without its routed experts.
+
+    Depends on the run's tokens, ``attn_tp`` and ``cp``, not on how experts are spread.
+    """
+    matmul, copies = _matmul_times(site, layer, routed=False)
     return LayerTimes(
         matmul=matmul,
         core=_core_times(site, layer),
@@ -324,5 +341,19 @@ def layer_times(site: Site, layer: Layer) -> LayerTimes:
         host=_host_times(site, layer),
         tp=_tp_seconds(site, layer),
         cp=_cp_seconds(site, layer),
-        ep=_ep_seconds(site, layer),
+        ep=(0.0, 0.0),
     )
+
+
+def expert_times(site: Site, layer: Layer) -> LayerTimes:
+    """Price the routed experts of one layer and their messages.
+
+    Depends on ``tokens / attn_tp``, ``ep`` and ``expert_tp`` alone.
+    """
+    matmul, copies = _matmul_times(site, layer, routed=True)
+    return LayerTimes(matmul=matmul, elementwise=copies, ep=_ep_seconds(site, layer))
+
+
+def layer_times(site: Site, layer: Layer) -> LayerTimes:
+    """Price one layer of one microbatch."""
+    return block_times(site, layer) + expert_times(site, layer)

@@ -20,7 +20,7 @@ from planner.domain.run import Mesh
 from planner.topology.collectives import collective_rates
 from planner.topology.graph import Topology
 from planner.topology.groups import group_shape
-from planner.topology.rate import CollectiveRate
+from planner.topology.rate import FREE, CollectiveRate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,22 +78,37 @@ class TrainingLinks:
 
     def seconds(self, axis: str, op: Op, num_bytes: float) -> float:
         """Time of one collective; across slices of a torus, of both of its levels."""
-        price = self.price(axis, op)
-        if not self.topology.is_torus or price.num_domains == 1:
-            return price.seconds(num_bytes)
-        inner = price.size // price.num_domains
-        inside = price.seconds(num_bytes) if price.rates else 0.0
-        return inside + self._between_slices(op, num_bytes / inner, price.num_domains)
+        if num_bytes <= 0:
+            return 0.0
+        pairs = self.rates(axis, op)
+        return min((a.seconds(num_bytes) + b.seconds(num_bytes) for a, b in pairs), default=0.0)
 
-    def _between_slices(self, op: Op, share_bytes: float, slices: int) -> float:
-        """Exchange of each chip's share with its peers of the other slices."""
+    def _between_slices(self, op: Op, inner: int, slices: int) -> CollectiveRate:
+        """Exchange of each chip's share, of ``inner``, with its peers of the other slices."""
         fabric = self.topology.spec.scale_out
         assert fabric is not None
         curve = fabric.curves.of(op)
         times = 2 if op is Op.ALL_REDUCE else 1
         rate = fabric.chip_bytes_per_s * curve.derate
-        wire = times * share_bytes * (slices - 1) / slices / rate
-        return curve.seconds(times * (slices - 1), wire)
+        return CollectiveRate(
+            latency_s=curve.base_s + times * (slices - 1) * curve.step_s,
+            s_per_byte=times * (slices - 1) / slices / rate / inner,
+            fill_s=curve.fill_s,
+        )
+
+    def rates(self, axis: str, op: Op) -> tuple[tuple[CollectiveRate, CollectiveRate], ...]:
+        """Algorithms of a collective: price inside a domain or over nodes, and over slices.
+
+        A call takes the fastest; none where there is one rank.
+        """
+        price = self.price(axis, op)
+        if price.size == 1:
+            return ()
+        if not self.topology.is_torus or price.num_domains == 1:
+            return tuple((rate, FREE) for rate in price.rates)
+        inner = price.size // price.num_domains
+        outside = self._between_slices(op, inner, price.num_domains)
+        return tuple((rate, outside) for rate in price.rates or (FREE,))
 
     def expert_exchange_seconds(self, op: Op, token_bytes: float, top_k: int) -> float:
         """Time to send every token of a chip to its experts (or back) over ``ep`` groups.

@@ -10,12 +10,14 @@ so its bubble is what idles inside each device's span,
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from planner.cost.runs.training_matmul import PassTimes
 from planner.cost.schedules import StageTimes, schedule_time
+from planner.cost.schedules.kinds import chunk_devices, chunks_per_device
 from planner.cost.weights import layer_weights
 from planner.domain.model import Layer, ModelSpec, MoeFfn, WeightRole
-from planner.domain.run import Mesh, Run, ScheduleKind
+from planner.domain.run import Run, ScheduleKind
 
 
 def chunk_layers(num_layers: int, num_chunks: int, extra: float = 0.0) -> tuple[int, ...]:
@@ -39,7 +41,7 @@ def chunk_layers(num_layers: int, num_chunks: int, extra: float = 0.0) -> tuple[
     return tuple(counts)
 
 
-def _prediction_work(model: ModelSpec) -> float:
+def prediction_work(model: ModelSpec) -> float:
     """Layers' worth of multi-token prediction: its layers, and a head for each and the model."""
     if not model.mtp_layers:
         return 0.0
@@ -56,20 +58,37 @@ def _prediction_work(model: ModelSpec) -> float:
 StageLayers = tuple[tuple[Layer, int], ...]
 
 
-def stage_layers(model: ModelSpec, mesh: Mesh) -> tuple[StageLayers, ...]:
-    """Layers of each stage with their number; chunk ``c`` of the model lies on ``c mod pp``.
+def chunks_of(run: Run) -> int:
+    """Chunks of the model: ``pp`` times those on each device."""
+    return run.mesh.pp * chunks_per_device(run.schedule, max(1, run.mesh.virtual_stages))
 
-    In a V-shaped schedule the second half runs back; its sizes are the same. Layers of
-    multi-token prediction stand before the head.
+
+def head_stage(run: Run) -> int:
+    """Device of the last chunk, which holds the output head."""
+    return chunk_devices(run.schedule, run.mesh.pp, chunks_of(run) // run.mesh.pp)[-1]
+
+
+def stage_layers(
+    model: ModelSpec, run: Run, counts: Sequence[int] | None = None
+) -> tuple[StageLayers, ...]:
+    """Layers of each device with their number; layers of multi-token prediction with the head.
+
+    Parameters
+    ----------
+    counts : sequence of int, optional
+        Layers of each chunk in the order of the model; as even as they divide by default
+        (:func:`chunk_layers`).
     """
-    num_chunks = mesh.pp * max(1, mesh.virtual_stages)
-    counts = chunk_layers(len(model.layers), num_chunks, _prediction_work(model))
-    stages: list[Counter[Layer]] = [Counter() for _ in range(mesh.pp)]
+    num_chunks = chunks_of(run)
+    if counts is None:
+        counts = chunk_layers(len(model.layers), num_chunks, prediction_work(model))
+    devices = chunk_devices(run.schedule, run.mesh.pp, num_chunks // run.mesh.pp)
+    stages: list[Counter[Layer]] = [Counter() for _ in range(run.mesh.pp)]
     start = 0
-    for chunk, count in enumerate(counts):
-        stages[chunk % mesh.pp].update(model.layers[start : start + count])
+    for device, count in zip(devices, counts, strict=True):
+        stages[device].update(model.layers[start : start + count])
         start += count
-    stages[-1].update(model.mtp_layers)
+    stages[devices[-1]].update(model.mtp_layers)
     return tuple(tuple(stage.items()) for stage in stages)
 
 

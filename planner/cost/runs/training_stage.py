@@ -2,7 +2,7 @@
 
 Weights sharded over the data-parallel ranks (ZeRO-3, FSDP) are gathered layer by layer in the
 forward and again in the backward pass, where their gradients are reduced; every microbatch
-does so.
+does so. Gradients that are kept as shares (ZeRO-2 and up) are reduced by every microbatch too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from planner.cost.runs.gemm import achieved_hbm_bytes_per_s
 from planner.cost.runs.overlap import exposed_seconds, hides
 from planner.cost.runs.training_layer import WIRE, LayerTimes, Site, layer_times
 from planner.cost.runs.training_matmul import Kernel, PassTimes, kernel_times, split_share
+from planner.cost.runs.training_pipeline import head_stage
 from planner.cost.runs.training_shards import layer_local
 from planner.cost.weights import table_weights
 from planner.domain.curves import Op
@@ -78,15 +79,17 @@ def _cp_exposed(site: Site, times: LayerTimes) -> PassTimes:
 
 def _gather_seconds(site: Site, layer: Layer) -> tuple[float, float]:
     """Messages of sharded weights of one layer: gather, and reduction of gradients."""
-    if site.run.zero_stage < 3:
+    if site.run.zero_stage < 2:
         return 0.0, 0.0
     local = layer_local(site.model, layer, site.run.mesh)
     stored = BYTES_PER_ELEMENT[site.model.precision.attention]
     links = site.links
-    gather = links.seconds("cp_dp", Op.ALL_GATHER, local.dense * stored)
     reduce = links.seconds("cp_dp", Op.REDUCE_SCATTER, local.dense * WIRE)
-    gather += links.seconds("expert_dp", Op.ALL_GATHER, local.expert * stored)
     reduce += links.seconds("expert_dp", Op.REDUCE_SCATTER, local.expert * WIRE)
+    if site.run.zero_stage < 3:
+        return 0.0, reduce
+    gather = links.seconds("cp_dp", Op.ALL_GATHER, local.dense * stored)
+    gather += links.seconds("expert_dp", Op.ALL_GATHER, local.expert * stored)
     return gather, reduce
 
 
@@ -127,7 +130,7 @@ def _layer_terms(site: Site, layer: Layer) -> dict[str, PassTimes]:
     return terms
 
 
-def _head_times(site: Site) -> PassTimes:
+def head_times(site: Site) -> PassTimes:
     """Output head and loss: multiplies in 16 bits, and passes over the logits."""
     head = next(w for w in table_weights(site.model) if w.role is WeightRole.HEAD)
     share = split_share(head, site.run.mesh.attn_tp)
@@ -139,7 +142,7 @@ def _head_times(site: Site) -> PassTimes:
     return times + PassTimes(forward=0.6 * passes, input_grad=0.4 * passes)
 
 
-def _embedding_times(site: Site) -> PassTimes:
+def embedding_times(site: Site) -> PassTimes:
     """Look-up of rows, and adding to them backward."""
     moved = 2.0 * site.tokens * site.model.hidden_size
     hbm = achieved_hbm_bytes_per_s(site.chip)
@@ -158,10 +161,10 @@ def stage_costs(site: Site) -> tuple[StageCost, ...]:
             for name, part in priced[layer].items():
                 terms[name] = terms.get(name, PassTimes()) + part.times(count)
         if index == 0:
-            terms["embedding"] = _embedding_times(site)
-        if index == len(site.stages) - 1:
+            terms["embedding"] = embedding_times(site)
+        if index == head_stage(site.run):
             # Each multi-token-prediction layer passes its own tokens through the head.
-            terms["head"] = _head_times(site).times(1.0 + len(site.model.mtp_layers))
+            terms["head"] = head_times(site).times(1.0 + len(site.model.mtp_layers))
         result.append(StageCost(terms=terms))
     if site.run.schedule is ScheduleKind.DUALPIPE:
         return tuple(map(_both_directions, result, reversed(result)))

@@ -13,7 +13,11 @@ depend on times (:func:`simulated_time` is exact, and slower):
 
 *Peeling.* A longest path meets a task at most once. So a pipeline takes no longer than an
 even one of chunk times ``f, b, w``, plus ``m`` times what each chunk needs beyond them. Each
-chunk of the pipeline, and the largest times of all, are tried as the even one.
+chunk of the pipeline is tried as the even one, and the largest, second largest, ... time of each
+pass over the chunks.
+
+Of DualPipe a forward and a backward pass that it pairs are one task; what one of them needs
+less than the even one, the other may need more.
 
 *1F1B.* A path that reaches stage ``k`` and no further, with ``M`` the largest ``t`` up to it:
 
@@ -32,8 +36,9 @@ from operator import add
 import numpy as np
 
 from planner.cost.pipeline import decode_step_s
-from planner.cost.schedules.forms import Work, exact_hops, stage_peaks, step_seconds
+from planner.cost.schedules.forms import Floats, Work, exact_hops, stage_peaks, step_seconds
 from planner.cost.schedules.kinds import (
+    SPLIT,
     ChunkTimes,
     Flow,
     PipelineKind,
@@ -247,13 +252,51 @@ def _peeled_s(
     """The smallest bound by an even pipeline and what lies above it."""
     p, m, v = size
     parts = np.array((times.forward, times.backward_input, times.backward_weight))
+    if kind not in SPLIT and kind is not ScheduleKind.DUALPIPE:
+        # A backward pass is one task.
+        parts = np.array((parts[0], parts[1] + parts[2], np.zeros_like(parts[0])))
     bases = np.unique(parts, axis=1)
     largest = np.argsort(-bases.sum(axis=0), kind="stable")[:MAX_BASES]
-    bases = np.column_stack((bases[:, largest], parts.max(axis=1)))
-    above = np.maximum(0.0, parts[:, :, None] - bases[:, None, :]).sum(axis=(0, 1))
+    # Of each pass the largest time, the second largest, and so on.
+    ranked = -np.sort(-parts, axis=1)[:, :MAX_BASES]
+    bases = np.column_stack((bases[:, largest], ranked))
+    if kind is ScheduleKind.DUALPIPE:
+        above = _dual_above_s(parts, bases, m, times.overlap)
+    else:
+        above = m * np.maximum(0.0, parts[:, :, None] - bases[:, None, :]).sum(axis=(0, 1))
     f, b, w = v * bases
     even = Work(f, b, w, times.overlap)
-    return float(np.min(step_seconds(kind, p, m, v, even, hop_s) + m * above))
+    return float(np.min(step_seconds(kind, p, m, v, even, hop_s) + above))
+
+
+def _dual_above_s(parts: Floats, bases: Floats, m: int, overlap: float) -> Floats:
+    """What the tasks of DualPipe take beyond those of even pipelines; pairs are one task.
+
+    Parameters
+    ----------
+    parts, bases : array, shape ``[3, p]`` and ``[3, bases]``
+        Seconds of the three passes.
+    """
+    p = parts.shape[1]
+
+    def pair_s(ahead: Floats, back: Floats) -> Floats:
+        found: Floats = ahead + back - overlap * np.minimum(ahead, back)
+        return found
+
+    even = pair_s(bases[0], bases[1] + bases[2])
+    found = np.zeros(bases.shape[1])
+    for near in range(p // 2):
+        far = p - 1 - near
+        # Two devices hold these chunks, one for each half of the microbatches.
+        for (ahead, back), count in zip(
+            ((near, far), (far, near)), num_pairs(near, p, m), strict=True
+        ):
+            own = pair_s(parts[0, ahead], parts[1, back] + parts[2, back])
+            found += 2.0 * count * np.maximum(0.0, own - even)
+            alone = np.maximum(0.0, parts[0, ahead] - bases[0])
+            alone += np.maximum(0.0, parts[1:, back, None] - bases[1:]).sum(axis=0)
+            found += (m - 2.0 * count) * alone
+    return found
 
 
 def _one_f_one_b_s(

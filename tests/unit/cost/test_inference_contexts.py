@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from planner.catalog.machines import load_machine
 from planner.catalog.model_config import load_model
+from planner.cost.prefill_core import expected_sequence_core
 from planner.cost.runs.inference import pipeline_idle, predict_inference
 from planner.cost.runs.inference_contexts import Contexts, context_bends
-from planner.cost.runs.prefill import expected_sequence_core
 from planner.cost.runs.record import RunPrediction
 from planner.cost.sequence_attention import sequence_core, visible_tokens
 from planner.domain.hardware import ideal

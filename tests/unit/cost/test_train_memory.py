@@ -74,7 +74,7 @@ def _site(run: Run, model: ModelSpec | None = None) -> Site:
         chip=topology.chip,
         links=TrainingLinks(links=MeshLinks(topology=topology, mesh=run.mesh)),
         run=run,
-        stages=stage_layers(model, run.mesh),
+        stages=stage_layers(model, run),
     )
 
 
