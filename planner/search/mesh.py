@@ -6,32 +6,79 @@ Decision: the cell of every (replica, stage). Rule: cells are taken in the machi
 stage after stage of one replica, so that a replica's stages are neighbours and as few
 domains as possible are touched. On machines whose domains are equal every cell has the
 same shape and this is optimal; elsewhere the bound takes the best cell, so what the rule
-loses shows up in the gap.
+loses shows up in the gap. More cells than the rule finds are laid over domains that they
+share: see :mod:`planner.search.mapping`.
+
+Work grows with the number of different cells, not with the number of cells: equal ones
+(:mod:`planner.topology.kinds`) are priced once.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.fabric import AXIS_OPS, axis_groups, shape_rate
+from planner.cost.fabric import axis_groups, axis_key, axis_ops, shape_rate
 from planner.cost.price import NO_LINK, FabricRates, LinkRate, merge_rates, stack_rates
 from planner.domain.curves import Op
 from planner.domain.degrees import Degrees
-from planner.domain.scale_up import MeshDomain, SwitchDomain
+from planner.domain.scale_up import GraphDomain
 from planner.domain.work import Real
 from planner.errors import DisconnectedError
+from planner.search.mapping import (
+    can_share,
+    is_flat,
+    is_split_by_units,
+    least_chips,
+    level_split,
+    map_cells,
+    neighbours,
+    slowest_rates,
+    split_load,
+)
+from planner.search.splits import (
+    SPLIT_FIELDS,
+    codes,
+    crowded_splits,
+    distinct_splits,
+    stage_chips,
+)
 from planner.search.strategies import Strategies, unit_of
 from planner.topology.collectives import send_recv_rate
 from planner.topology.graph import Topology
-from planner.topology.groups import Cell, GroupShape, carve, group_shape, healthy_shape
+from planner.topology.groups import (
+    Cell,
+    GroupShape,
+    carve,
+    group_shape,
+    healthy_shape,
+    max_cells,
+    sample_cells,
+    sample_pieces,
+)
+from planner.topology.kinds import Kind, distinct_groups, group_kinds
 from planner.topology.soundness import leaving_chips
 
 Cells = tuple[tuple[tuple[int, ...], ...], ...]
+Collective = tuple[str, Op]
+Rates = dict[Collective, LinkRate]
+
+# Chips of the cells that are remembered for pricing.
+MAX_SAMPLED_CHIPS = 1 << 22
+CUT_APART = LinkRate(latency_s=math.inf, s_per_byte=math.inf)
+
+
+def ops_by_axis(topology: Topology) -> dict[str, tuple[Op, ...]]:
+    """Operations that layouts of a machine may run on each mesh axis."""
+    found: dict[str, tuple[Op, ...]] = {}
+    for axis, op in axis_ops(topology):
+        found[axis] = (*found.get(axis, ()), op)
+    return found
 
 
 @dataclass(slots=True)
@@ -39,15 +86,25 @@ class MeshMapper:
     """Carves one machine, remembering what it carved."""
 
     topology: Topology
-    _carved: dict[tuple[int, int], tuple[Cell, ...]]
-    _shapes: dict[tuple[int, ...], GroupShape]
-    _healthy: dict[tuple[int, ...], GroupShape]
-    _axis_rates: dict[object, LinkRate]
+    _is_flat: bool
+    _largest: int
+    _is_uneven: bool
+    _carved: dict[tuple[int, int], tuple[Cell, ...]] = field(default_factory=dict)
+    _samples: dict[tuple[int, int], tuple[Cell, ...]] = field(default_factory=dict)
+    _kind_rates: dict[object, LinkRate] = field(default_factory=dict)
+    _axis_rates: dict[object, tuple[LinkRate, ...]] = field(default_factory=dict)
+    _hops: dict[bool, LinkRate] = field(default_factory=dict)
 
     @classmethod
     def of(cls, topology: Topology) -> MeshMapper:
         """Start with nothing carved."""
-        return cls(topology=topology, _carved={}, _shapes={}, _healthy={}, _axis_rates={})
+        sizes = {len(domain) for domain in topology.open_domains}
+        return cls(
+            topology=topology,
+            _is_flat=is_flat(topology),
+            _largest=topology.largest_open,
+            _is_uneven=len(sizes) > 1 and can_share(topology),
+        )
 
     def cells(self, size: int, unit: int) -> tuple[Cell, ...]:
         """Disjoint cells of ``size`` chips, units kept within a domain."""
@@ -56,22 +113,9 @@ class MeshMapper:
             self._carved[key] = carve(self.topology, size, unit)
         return self._carved[key]
 
-    def shape(self, chips: tuple[int, ...]) -> GroupShape:
-        """Shape of a group of chips."""
-        if chips not in self._shapes:
-            self._shapes[chips] = group_shape(self.topology, chips)
-        return self._shapes[chips]
-
-    def healthy(self, chips: tuple[int, ...]) -> GroupShape:
-        """Shape of a group with its wounds overlooked."""
-        if chips not in self._healthy:
-            self._healthy[chips] = healthy_shape(self.topology, chips)
-        return self._healthy[chips]
-
     def unit(self, attn_tp: int, expert_tp: int) -> int | None:
         """Ranks that must share a domain."""
-        largest = max(len(domain) for domain in self.topology.domains)
-        return unit_of(attn_tp, expert_tp, largest)
+        return unit_of(attn_tp, expert_tp, self._largest)
 
     def assign(self, degrees: Degrees) -> Cells | None:
         """Cells of every replica and stage, or None when the machine holds too few.
@@ -81,128 +125,209 @@ class MeshMapper:
         unit = self.unit(degrees.attn_tp, degrees.expert_tp)
         if unit is None:
             return None
-        found = self.cells(degrees.stage_chips, unit)
         need = degrees.pp * degrees.replicas
-        if len(found) < need:
+        if max_cells(self.topology, degrees.stage_chips, unit) < need:
+            mapped = self._shared(degrees, unit)
+            return None if mapped is None else _in_order(mapped, degrees)
+        found = self.cells(degrees.stage_chips, unit)
+        if need < len(found):
+            found = self._chosen(found, degrees)
+        chosen = [cell.chips for cell in found[:need]]
+        if self._spreads(degrees, unit):
+            mapped = self._shared(degrees, unit)
+            least = partial(least_chips, self.topology)
+            if mapped is not None and least(mapped) > least(chosen):
+                chosen = list(mapped)
+        return _in_order(chosen, degrees)
+
+    def _chosen(self, found: tuple[Cell, ...], degrees: Degrees) -> tuple[Cell, ...]:
+        """The fastest of more cells than are needed; of equal ones those that are neighbours."""
+        need = degrees.pp * degrees.replicas
+        if self.topology.wounded is not None:
+            slowness = self._slowness(found, degrees)
+            if len(set(slowness)) > 1:
+                best = sorted(range(len(found)), key=lambda place: (slowness[place], place))
+                return tuple(found[place] for place in sorted(best[:need]))
+        return found if degrees.pp == 1 else neighbours(self.topology, found, degrees)
+
+    def _spreads(self, degrees: Degrees, unit: int) -> bool:
+        """Whether cells take several domains that are not alike, so that pieces must be chosen."""
+        several = degrees.stage_chips > self._largest
+        return several and self._is_uneven and is_split_by_units(degrees, unit)
+
+    def _shared(self, degrees: Degrees, unit: int) -> tuple[tuple[int, ...], ...] | None:
+        """Cells that may share domains; None where they may not, or do not fit."""
+        if not is_split_by_units(degrees, unit):
             return None
-        if self.topology.wounded is not None and need < len(found):
-            slowness = [self._slowness(cell, degrees) for cell in found]
-            best = sorted(range(len(found)), key=lambda place: (slowness[place], place))
-            found = tuple(found[place] for place in sorted(best[:need]))
-        return tuple(
-            tuple(found[replica * degrees.pp + stage].chips for stage in range(degrees.pp))
-            for replica in range(degrees.replicas)
-        )
+        need = degrees.pp * degrees.replicas
+        return map_cells(self.topology, degrees.stage_chips, unit, need)
 
-    def _slowness(self, cell: Cell, degrees: Degrees) -> tuple[float, float]:
+    def _slowness(self, cells: Sequence[Cell], degrees: Degrees) -> list[tuple[float, float]]:
         """Order of cells on a wounded machine: their collectives, then their way out."""
-        rates = self._cell_rates(cell, degrees)
-        inside = sum(float(rate.s_per_byte) for rate in rates.values())
+        kinds = group_kinds(self.topology, [cell.chips for cell in cells])
+        inside: dict[Kind, float] = {}
+        for kind, cell in zip(kinds, cells, strict=True):
+            if kind not in inside:
+                rates = self._cell_rates(kind, cell, degrees).values()
+                inside[kind] = sum(float(rate.s_per_byte) for rate in rates)
         if degrees.pp == 1 or len(self.topology.domains) == 1:
-            return inside, 0.0
+            return [(inside[kind], 0.0) for kind in kinds]
         ways_out = {chip for domain in leaving_chips(self.topology) for chip in domain}
-        return inside, float(sum(chip not in ways_out for chip in cell.chips))
+        shut_in = [float(sum(chip not in ways_out for chip in cell.chips)) for cell in cells]
+        return [(inside[kind], count) for kind, count in zip(kinds, shut_in, strict=True)]
 
-    def _cell_rates(self, cell: Cell, degrees: Degrees) -> dict[tuple[str, Op], LinkRate]:
+    def _cell_rates(self, kind: Kind, cell: Cell, degrees: Degrees) -> Rates:
         """Slowest price of every collective within one cell; infinite where it is cut apart."""
         rates = {}
-        for axis, op in AXIS_OPS:
-            shapes = {self.shape(group) for group in axis_groups(cell.chips, degrees, axis)}
-            try:
-                found = [shape_rate(self.topology, op, shape) for shape in shapes]
-            except DisconnectedError:
-                found = [LinkRate(latency_s=math.inf, s_per_byte=math.inf)]
-            rates[axis, op] = merge_rates(found, max)
+        for axis, op in axis_ops(self.topology):
+            key = (kind, axis, op, axis_key(degrees, axis))
+            if key not in self._kind_rates:
+                groups = distinct_groups(self.topology, axis_groups(cell.chips, degrees, axis))
+                shapes = dict.fromkeys(group_shape(self.topology, g) for g in groups.tolist())
+                try:
+                    found = [shape_rate(self.topology, op, shape) for shape in shapes]
+                except DisconnectedError:
+                    found = [CUT_APART]
+                self._kind_rates[key] = merge_rates(found, max)
+            rates[axis, op] = self._kind_rates[key]
         return rates
 
-    def optimistic_rates(self, degrees: Degrees) -> dict[tuple[str, Op], LinkRate]:
+    def optimistic_rates(self, degrees: Degrees) -> Rates:
         """Fastest price of every collective over the cells of this stage size.
 
         Groups are priced as if they were healthy: that is cheap and never dearer.
         """
-        unit = self.unit(degrees.attn_tp, degrees.expert_tp)
-        cells = () if unit is None else self.cells(degrees.stage_chips, unit)
-        # An axis depends on its own degree only: expert groups on how finely they are split.
-        own = {
-            "attn_tp": degrees.attn_tp,
-            "ep": -degrees.expert_tp,
-            "expert_tp": degrees.expert_tp,
-        }
         return {
-            (axis, op): self._axis_rate(cells, degrees, (axis, op), (unit, own[axis]))
-            for axis, op in AXIS_OPS
+            (axis, op): rate
+            for axis, ops in ops_by_axis(self.topology).items()
+            for op, rate in zip(ops, self.axis_rates(degrees, axis), strict=True)
         }
 
-    def _axis_rate(
-        self,
-        cells: Sequence[Cell],
-        degrees: Degrees,
-        collective: tuple[str, Op],
-        split: tuple[int | None, int],
-    ) -> LinkRate:
-        """Fastest price of one collective over cells, remembered by how they are split."""
-        axis, op = collective
-        key = (degrees.stage_chips, axis, op, split)
+    def axis_rates(self, degrees: Degrees, axis: str) -> tuple[LinkRate, ...]:
+        """The same of one axis, operation by operation; remembered by how cells are split."""
+        unit = self.unit(degrees.attn_tp, degrees.expert_tp)
+        groups = (axis_key(degrees, axis), degrees.ep if axis == "ep" else 0)
+        key = (degrees.stage_chips, unit, axis, groups)
         if key not in self._axis_rates:
-            kinds = {cell.pieces: cell for cell in reversed(cells)}
-            shapes = {
-                self.healthy(group)
-                for cell in kinds.values()
-                for group in self._different(axis_groups(cell.chips, degrees, axis), split[1])
-            }
-            found = [shape_rate(self.topology, op, shape) for shape in shapes]
-            self._axis_rates[key] = merge_rates(found, min)
+            shapes = self._shapes(degrees, unit or 1, axis)
+            self._axis_rates[key] = tuple(
+                self._fastest(op, shapes) for op in ops_by_axis(self.topology)[axis]
+            )
         return self._axis_rates[key]
 
-    def _different(self, groups: list[tuple[int, ...]], degree: int) -> list[tuple[int, ...]]:
-        """Groups of one axis of a cell that may have different shapes.
+    def _fastest(self, op: Op, shapes: set[GroupShape]) -> LinkRate:
+        found = [shape_rate(self.topology, op, shape) for shape in shapes]
+        return found[0] if len(found) == 1 else merge_rates(found, min)
 
-        Where one level of switches, or a full mesh, joins the chips of a domain, all are
-        alike: a split of ``degree`` lies within a domain, since units do, and strided
-        groups take the same share of every piece.
+    def _sampled(self, size: int, unit: int) -> tuple[Cell, ...]:
+        """A cell of each kind: the last ones are remembered, as axes follow each other."""
+        if isinstance(self.topology.spec.scale_up, GraphDomain):
+            return self.cells(size, unit)
+        if (size, unit) not in self._samples:
+            if len(self._samples) * self.topology.num_chips >= MAX_SAMPLED_CHIPS:
+                self._samples.clear()
+            self._samples[size, unit] = sample_cells(self.topology, size, unit)
+        return self._samples[size, unit]
+
+    def near_column(self, splits: Strategies, axis: str) -> NDArray[np.int64]:
+        """Chips of a group that lies within a flat domain; 0 where that is not certain.
+
+        A cell that fits into a domain lies in one, and a split of a unit does. All that
+        counts is how many chips such a group has.
         """
-        scale_up = self.topology.spec.scale_up
-        flat = isinstance(scale_up, SwitchDomain) and len(scale_up.levels) == 1
-        flat = flat or (isinstance(scale_up, MeshDomain) and scale_up.is_full)
-        largest = max(len(domain) for domain in self.topology.domains)
-        return groups[:1] if flat and abs(degree) <= largest else groups
+        own: NDArray[np.int64] = getattr(splits, axis, splits.ep)
+        within = np.full(len(splits), self._is_flat and axis in SPLIT_FIELDS)
+        if axis in ("ep", "cp"):
+            within &= (stage_chips(splits) <= self._largest) | (own == 1)
+        return np.where(within & (own <= self._largest), own, 0)
 
-    def wounded_rates(self, degrees: Degrees) -> dict[tuple[str, Op], LinkRate]:
-        """The same with wounds taken into account, cell by cell.
+    def _shapes(self, degrees: Degrees, unit: int, axis: str) -> set[GroupShape]:
+        """Shapes of the groups of an axis on one cell of each kind, wounds overlooked."""
+        size = degrees.stage_chips
+        whole = degrees.ep * degrees.expert_tp == size and unit % degrees.expert_tp == 0
+        if axis == "ep" and whole and self._is_flat and self.topology.contention <= 1:
+            kinds = sample_pieces(self.topology, size, unit)
+            if self._spreads(degrees, unit):
+                kinds = (level_split(self.topology, size, unit),)
+            # Strided groups take the same share of every piece.
+            return {
+                GroupShape(pieces=tuple(piece // degrees.expert_tp for piece in pieces))
+                for pieces in kinds
+            }
+        cells = self._sampled(size, unit)
+        return {
+            healthy_shape(self.topology, group)
+            for cell in cells
+            for group in distinct_groups(
+                self.topology, axis_groups(cell.chips, degrees, axis)
+            ).tolist()
+        }
+
+    def wounded_rates(self, degrees: Degrees) -> Rates:
+        """The same with wounds and crowding taken into account, cell by cell.
 
         A layout waits for its slowest cell. It needs ``pp * replicas`` of them, so that cell
         is no faster than the ``pp * replicas``-th fastest of the machine.
         """
-        if self.topology.wounded is None:
-            return self.optimistic_rates(degrees)
         unit = self.unit(degrees.attn_tp, degrees.expert_tp)
-        cells = () if unit is None else self.cells(degrees.stage_chips, unit)
-        place = min(degrees.pp * degrees.replicas, len(cells)) - 1
+        need = degrees.pp * degrees.replicas
+        rates = self.optimistic_rates(degrees)
+        if unit is None:
+            return rates
+        crowded = max_cells(self.topology, degrees.stage_chips, unit) < need
+        if crowded or self._spreads(degrees, unit):
+            return slowest_rates(self.topology, degrees, unit, rates)
+        if self.topology.wounded is None:
+            return rates
+        cells = self.cells(degrees.stage_chips, unit)
+        kinds = group_kinds(self.topology, [cell.chips for cell in cells])
+        counts: dict[Kind, int] = {}
+        samples: dict[Kind, Cell] = {}
+        for kind, cell in zip(kinds, cells, strict=True):
+            counts[kind] = counts.get(kind, 0) + 1
+            samples.setdefault(kind, cell)
+        of_kinds = [self._cell_rates(kind, cell, degrees) for kind, cell in samples.items()]
+        place = min(need, len(cells))
 
         def needed(values: Sequence[Real]) -> Real:
-            return sorted(float(value) for value in values)[place]
+            """The ``place``-th smallest value, each counted as often as its kind occurs."""
+            left = place
+            for value, count in sorted(zip(map(float, values), counts.values(), strict=True)):
+                left -= count
+                if left <= 0:
+                    return value
+            raise AssertionError("fewer cells than were counted")
 
-        of_cells = [self._cell_rates(cell, degrees) for cell in cells]
-        rates: dict[tuple[str, Op], LinkRate] = {}
-        for axis, op in AXIS_OPS:
-            per_cell = [own[axis, op] for own in of_cells]
-            alike = len({len(rate.others) for rate in per_cell}) == 1
-            rates[axis, op] = merge_rates(per_cell, needed if alike else min)
+        for axis, op in axis_ops(self.topology):
+            per_kind = [own[axis, op] for own in of_kinds]
+            alike = len({len(rate.others) for rate in per_kind}) == 1
+            rates[axis, op] = merge_rates(per_kind, needed if alike else min)
         return rates
 
-    def optimistic_hop(self, size: int) -> LinkRate:
-        """Fastest hop between two stages of ``size`` chips."""
-        domains = self.topology.domains
+    def optimistic_hop(self, size: int, num_stages: int = 2) -> LinkRate:
+        """Fastest that the slowest hop among ``num_stages`` stages of ``size`` chips can be."""
+        is_near = num_stages * size <= self._largest
+        if is_near not in self._hops:
+            self._hops[is_near] = self._hop(is_near)
+        return self._hops[is_near]
+
+    def _hop(self, is_near: bool) -> LinkRate:
+        domains = [domain for domain in self.topology.open_domains if domain]
         largest = max(domains, key=len)
-        if 2 * size <= len(largest):
-            a, b = largest[0], largest[1]
-        else:
-            others = [domain for domain in domains if domain is not largest]
-            if not others:
-                return NO_LINK
-            a, b = largest[0], others[0][0]
+        others = [domain for domain in domains if domain is not largest]
+        if not is_near and not others:
+            return NO_LINK
+        a, b = (largest[0], largest[1]) if is_near else (largest[0], others[0][0])
         rate = send_recv_rate(self.topology, a, b)
         return LinkRate(latency_s=rate.latency_s, s_per_byte=rate.s_per_byte, fill_s=rate.fill_s)
+
+
+def _in_order(cells: Sequence[tuple[int, ...]], degrees: Degrees) -> Cells:
+    """Consecutive cells to the stages of one replica after another."""
+    return tuple(
+        tuple(cells[replica * degrees.pp : (replica + 1) * degrees.pp])
+        for replica in range(degrees.replicas)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,17 +349,50 @@ class RateTable:
         return {key: rate.pick(self.split) for key, rate in self.rates.items()}
 
 
+def _axis_codes(
+    mapper: MeshMapper, splits: Strategies, axis: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Splits that price an axis differently: one of each, and which one every split is like."""
+    near = [mapper.near_column(splits, axis), codes([getattr(splits, n) for n in SPLIT_FIELDS])]
+    code = np.where(near[0] > 0, near[0], -1 - near[1])
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    return first, inverse.astype(np.int64)
+
+
 def strategy_rates(mapper: MeshMapper, strategies: Strategies) -> RateTable:
     """Optimistic prices of all axes for every strategy."""
-    keys = np.stack([strategies.attn_tp, strategies.attn_dp, strategies.ep, strategies.expert_tp])
-    code = ((keys[0] * 65536 + keys[1]) * 65536) + keys[2]
-    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
-    tables: dict[tuple[str, Op], list[LinkRate]] = {}
-    for index in first:
-        degrees = strategies.degrees(int(index))
-        rates = mapper.optimistic_rates(degrees)
-        rates["pp", Op.SEND_RECV] = mapper.optimistic_hop(degrees.stage_chips)
-        for key, rate in rates.items():
-            tables.setdefault(key, []).append(rate)
-    stacked = {key: stack_rates(rates) for key, rates in tables.items()}
-    return RateTable(rates=stacked, split=inverse.astype(np.int64))
+    starts, split = distinct_splits(strategies)
+    splits = strategies.select(starts)
+    rates: Rates = {}
+    for axis, ops in ops_by_axis(mapper.topology).items():
+        first, alike = _axis_codes(mapper, splits, axis)
+        found = [mapper.axis_rates(splits.degrees(int(index)), axis) for index in first]
+        for op, own in zip(ops, zip(*found, strict=True), strict=True):
+            rates[axis, op] = stack_rates(own).pick(alike)
+    sizes, place = np.unique(stage_chips(splits), return_inverse=True)
+    hops = stack_rates([mapper.optimistic_hop(int(own)) for own in sizes])
+    rates["pp", Op.SEND_RECV] = hops.pick(place.astype(np.int64))
+    table = RateTable(rates=rates, split=split)
+    if not len(strategies) or not can_share(mapper.topology):
+        return table
+    return _crowded(mapper, strategies, splits, table)
+
+
+def _crowded(
+    mapper: MeshMapper, strategies: Strategies, splits: Strategies, table: RateTable
+) -> RateTable:
+    """Prices with a row of their own for splits whose cells are too many to be whole."""
+    topology = mapper.topology
+    crowded, rows, pieces = crowded_splits(topology, strategies, splits, table.split)
+    if not len(rows):
+        return table
+    extra = np.zeros(len(splits), dtype=np.int64)
+    extra[rows] = len(splits) + np.arange(len(rows))
+    every = np.concatenate([np.arange(len(splits)), rows])
+    rates = {key: rate.pick(every) for key, rate in table.rates.items()}
+    for op in ops_by_axis(topology)["ep"]:
+        loads = [split_load(topology, op, *pair) for pair in pieces]
+        least = np.concatenate([np.zeros(len(splits)), loads])
+        own = rates["ep", op]
+        rates["ep", op] = replace(own, s_per_byte=np.maximum(own.s_per_byte, least))
+    return RateTable(rates=rates, split=np.where(crowded, extra[table.split], table.split))

@@ -117,16 +117,23 @@ def choose_boxes(
     -------
     (int, box, box) or None
         Number of cells, box of a cell, box of a unit. Most cells first; among those the
-        smallest all-to-all, then the smallest all-gather, of the cell, then of the unit.
+        smallest all-to-all of a cell (expert parallelism), then the smallest all-gather of a
+        unit (tensor parallelism), then the smallest all-to-all among chips that have the same
+        place in their units (experts that are split): a unit that lies across an axis leaves
+        those chips the whole ring.
     """
     if size < 1 or unit < 1 or size % unit:
         return None
 
-    def price(box: Box) -> tuple[float, float]:
+    def exchange(box: Box) -> float:
+        return worst_axis_load(box, box_wraps(box, shape, wraps), rates)
+
+    def gather(box: Box) -> float:
         own = box_wraps(box, shape, wraps)
-        links = inbound_rate(box, own, rates)
-        gather = gather_load(box, own, rates) if links else 0.0
-        return worst_axis_load(box, own, rates), gather
+        return gather_load(box, own, rates) if inbound_rate(box, own, rates) else 0.0
+
+    def strided(box: Box, inner: Box) -> float:
+        return exchange(tuple(o - i + 1 for o, i in zip(box, inner, strict=True)))
 
     found = []
     for box in factor_boxes(size, shape):
@@ -135,8 +142,10 @@ def choose_boxes(
         # Coordinates beyond the last whole cell spoil nothing.
         lost = sum(all(at < cells for at, cells in zip(c, grid, strict=True)) for c in spoilt)
         count = math.prod(grid) - lost
+        own = exchange(box), gather(box)
         for inner in _unit_boxes(box, unit):
-            found.append((-count, price(box), price(inner), box, inner))
+            prices = (own[0], gather(inner), strided(box, inner), exchange(inner))
+            found.append((-count, prices, own[1], box, inner))
     if not found or min(found)[0] == 0:
         return None
     count, _, _, box, inner = min(found)

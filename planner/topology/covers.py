@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 
 # States of the exact search; beyond it, hundreds of domains of many different sizes, the
 # greedy rule answers.
@@ -65,21 +66,105 @@ def _exact(sizes: tuple[int, ...], counts: tuple[int, ...], need: int) -> list[t
     return chosen
 
 
-def _greedy(sizes: tuple[int, ...], counts: tuple[int, ...], need: int) -> list[tuple[int, ...]]:
+def _fill_one(sizes: Sequence[int], left: Sequence[int], need: int) -> tuple[int, ...]:
+    """One cover: largest first, then the smallest that completes it."""
+    used = [0] * len(sizes)
+    gap = need
+    while gap > 0:
+        present = [i for i, count in enumerate(left) if count > used[i]]
+        closing = [i for i in present if sizes[i] >= gap]
+        pick = closing[-1] if closing else present[0]
+        # Whole rows of the largest at once, as long as none of them completes the cover.
+        rows = 1 if closing else min(left[pick] - used[pick], (gap - 1) // sizes[pick])
+        used[pick] += rows
+        gap -= rows * sizes[pick]
+    return tuple(used)
+
+
+def _greedy(
+    sizes: Sequence[int], counts: Sequence[int], need: int
+) -> list[tuple[tuple[int, ...], int]]:
     left = list(counts)
     chosen = []
     while sum(s * c for s, c in zip(sizes, left, strict=True)) >= need:
-        used = [0] * len(sizes)
-        gap = need
-        while gap > 0:
-            present = [i for i, count in enumerate(left) if count]
-            closing = [i for i in present if sizes[i] >= gap]
-            pick = closing[-1] if closing else present[0]
-            used[pick] += 1
-            left[pick] -= 1
-            gap -= sizes[pick]
-        chosen.append(tuple(used))
+        used = _fill_one(sizes, left, need)
+        # The rule repeats itself until a size that it uses is about to run out.
+        times = max(1, min((left[i] - 1) // u for i, u in enumerate(used) if u))
+        left = [count - times * u for count, u in zip(left, used, strict=True)]
+        chosen.append((used, times))
     return chosen
+
+
+@lru_cache(maxsize=1 << 14)
+def choose_covers(
+    sizes: tuple[int, ...], counts: tuple[int, ...], need: int
+) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """Covers by kind: domains taken of each size, and how many covers are alike.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Units of a domain, descending, at least 1.
+    counts : tuple of int
+        Domains of each size.
+    need : int
+        Units of one cell.
+
+    Returns
+    -------
+    tuple of (tuple of int, int)
+        The work grows with the number of kinds, not with the number of domains.
+    """
+    chosen = _greedy(sizes, counts, need)
+    states = math.prod(count + 1 for count in counts)
+    # Neither more units than there are, nor more domains.
+    most = sum(s * c for s, c in zip(sizes, counts, strict=True)) // need
+    if sizes:
+        most = min(most, sum(counts) // math.ceil(need / sizes[0]))
+    if len(sizes) > 1 and sum(n for _, n in chosen) < most and states <= MAX_STATES:
+        chosen = [(used, 1) for used in _exact(sizes, counts, need)]
+    return tuple(chosen)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rooms:
+    """Domains by the units that they hold.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Units of a domain, descending, at least 1.
+    members : tuple of tuple of int
+        Domains of each size, ascending.
+    """
+
+    sizes: tuple[int, ...]
+    members: tuple[tuple[int, ...], ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Domains of each size."""
+        return tuple(len(own) for own in self.members)
+
+    @classmethod
+    def of(cls, capacities: Sequence[int]) -> Rooms:
+        """Sort domains by their capacities; zero means that a domain cannot be used."""
+        found: dict[int, list[int]] = {}
+        for domain, size in enumerate(capacities):
+            if size > 0:
+                found.setdefault(size, []).append(domain)
+        sizes = tuple(sorted(found, reverse=True))
+        return cls(sizes=sizes, members=tuple(tuple(found[size]) for size in sizes))
+
+
+def count_covers(rooms: Rooms, need: int) -> int:
+    """Number of covers that :func:`cover_domains` finds."""
+    return sum(times for _, times in choose_covers(rooms.sizes, rooms.counts, need))
+
+
+def first_covers(rooms: Rooms, need: int) -> tuple[tuple[int, ...], ...]:
+    """One cover of every kind: domain indices, ascending."""
+    return tuple(_covers(rooms, need, first=True))
 
 
 def cover_domains(capacities: Sequence[int], need: int) -> tuple[tuple[int, ...], ...]:
@@ -97,24 +182,20 @@ def cover_domains(capacities: Sequence[int], need: int) -> tuple[tuple[int, ...]
     tuple of tuple of int
         Domain indices of each cell, ascending; as many cells as possible.
     """
-    sizes = tuple(sorted({size for size in capacities if size > 0}, reverse=True))
-    members = {size: [d for d, c in enumerate(capacities) if c == size] for size in sizes}
-    counts = tuple(len(members[size]) for size in sizes)
-    chosen = _greedy(sizes, counts, need)
-    states = 1
-    for count in counts:
-        states *= count + 1
-    most = sum(s * c for s, c in zip(sizes, counts, strict=True)) // need
-    if len(sizes) > 1 and len(chosen) < most and states <= MAX_STATES:
-        chosen = _exact(sizes, counts, need)
-    covers = []
-    for used in chosen:
-        picked: list[int] = []
-        for size, taken in zip(sizes, used, strict=True):
-            picked += members[size][:taken]
-            members[size] = members[size][taken:]
-        covers.append(tuple(sorted(picked)))
-    return tuple(sorted(covers))
+    rooms = Rooms.of(capacities)
+    return tuple(sorted(_covers(rooms, need, first=False)))
+
+
+def _covers(rooms: Rooms, need: int, first: bool) -> Iterator[tuple[int, ...]]:
+    """All covers, or one of every kind, in the order in which they were chosen."""
+    taken = [0] * len(rooms.sizes)
+    for used, times in choose_covers(rooms.sizes, rooms.counts, need):
+        for repeat in range(1 if first else times):
+            picked: list[int] = []
+            for members, start, take in zip(rooms.members, taken, used, strict=True):
+                picked += members[start + repeat * take : start + (repeat + 1) * take]
+            yield tuple(sorted(picked))
+        taken = [start + times * take for start, take in zip(taken, used, strict=True)]
 
 
 def level_pieces(capacities: Sequence[int], need: int) -> tuple[int, ...]:

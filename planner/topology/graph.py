@@ -18,6 +18,31 @@ if TYPE_CHECKING:
     import networkx as nx
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spared:
+    """Healthy chips that no rank may run on; their links and switch ports carry traffic.
+
+    Parameters
+    ----------
+    excluded : frozenset of int
+        These chips.
+    reserve : int
+        So many of the others, whichever.
+    reserve_per_domain : int
+        So many of the others of every scale-up domain, or all where it has no more.
+    """
+
+    excluded: frozenset[int] = frozenset()
+    reserve: int = 0
+    reserve_per_domain: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.excluded or self.reserve or self.reserve_per_domain)
+
+
+NOTHING_SPARED = Spared()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Topology:
     """One machine, chip by chip.
@@ -35,12 +60,15 @@ class Topology:
     wounded : Network, optional
         What is left of a wounded machine, or all of an explicit one; None for a healthy
         machine, whose network is built when it is needed.
+    spared : Spared
+        Chips that a layout leaves idle.
     """
 
     spec: MachineSpec
     places: tuple[tuple[int, int], ...]
     domains: tuple[tuple[int, ...], ...]
     wounded: Network | None = None
+    spared: Spared = NOTHING_SPARED
     memo: dict[object, object] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -56,6 +84,34 @@ class Topology:
     def num_chips(self) -> int:
         """Chips of the machine that can be used."""
         return len(self.places)
+
+    @cached_property
+    def open_domains(self) -> tuple[tuple[int, ...], ...]:
+        """Chips of each domain that a layout may fill, the last ones spared.
+
+        Chips are in the order of ``domains``; a domain may be empty.
+        """
+        spared = self.spared
+        if not spared:
+            return self.domains
+        domains = [
+            tuple(chip for chip in domain if chip not in spared.excluded) for domain in self.domains
+        ]
+        return tuple(
+            domain[: max(0, len(domain) - spared.reserve_per_domain)] for domain in domains
+        )
+
+    @property
+    def largest_open(self) -> int:
+        """Most chips of one domain that a layout may use."""
+        return max(len(domain) for domain in self.open_domains)
+
+    @cached_property
+    def max_used(self) -> int:
+        """Most chips that a layout may use."""
+        usable = self.num_chips - len(self.spared.excluded)
+        filled = sum(len(domain) for domain in self.open_domains)
+        return max(0, min(filled, usable - self.spared.reserve))
 
     @property
     def is_torus(self) -> bool:

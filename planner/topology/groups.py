@@ -12,18 +12,25 @@ Decisions
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from planner.domain.scale_up import GraphDomain, MeshDomain, SwitchDomain, Torus
-from planner.topology.boxes import Box, box_wraps, choose_boxes, snake, tile
-from planner.topology.builders import torus_places
-from planner.topology.covers import cover_domains, level_pieces
+from planner.domain.scale_up import GraphDomain, MeshDomain, SwitchDomain
+from planner.topology.boxes import Box, box_wraps
+from planner.topology.covers import (
+    Rooms,
+    choose_covers,
+    count_covers,
+    cover_domains,
+    first_covers,
+    level_pieces,
+)
 from planner.topology.fabric_size import leaf_index
 from planner.topology.graph import Topology
 from planner.topology.soundness import is_sound, reachable_domains
+from planner.topology.torus_cells import count_boxes, torus_cells, unequal_rates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,18 +162,11 @@ def _climb(topology: Topology, chips: Sequence[int]) -> float:
     return worst
 
 
-def _unequal_rates(topology: Topology) -> tuple[float, ...] | None:
-    """Bandwidth of a link by axis of a torus, or None where all are alike."""
-    torus = topology.spec.scale_up
-    assert isinstance(torus, Torus)
-    return torus.link_bytes_per_s if len(set(torus.link_bytes_per_s)) > 1 else None
-
-
 def _box_shape(topology: Topology, chips: Sequence[int]) -> GroupShape:
     places = [topology.coordinates[chip] for chip in chips]
     spans = tuple(max(axis) - min(axis) + 1 for axis in zip(*places, strict=True))
     rings = box_wraps(spans, topology.spec.shape, topology.wraps)
-    rates = _unequal_rates(topology)
+    rates = unequal_rates(topology)
     order = sorted(range(len(spans)), key=lambda axis: (-spans[axis], not rings[axis], axis))
     return GroupShape(
         pieces=(len(chips),),
@@ -231,23 +231,51 @@ def _capacities(domains: Sequence[Sequence[int]], unit: int) -> list[int]:
 
 
 def _is_possible(topology: Topology, size: int, unit: int) -> bool:
-    return 1 <= unit <= size <= topology.num_chips and size % unit == 0
+    return 1 <= unit <= size <= topology.max_used and size % unit == 0
+
+
+def _joined_domains(topology: Topology) -> tuple[tuple[int, ...], ...]:
+    """Chips of each domain that a layout may use beside those of other domains."""
+    reachable = reachable_domains(topology)
+    if not topology.spared:
+        return reachable
+    excluded = topology.spared.excluded
+    return tuple(
+        tuple(chip for chip in domain if chip not in excluded)[: len(usable)]
+        for domain, usable in zip(reachable, topology.open_domains, strict=True)
+    )
+
+
+def _rooms(topology: Topology, unit: int, joined: bool) -> Rooms:
+    """Domains by the units that they hold; only those that others can talk to if ``joined``."""
+    key = (_rooms, unit, joined)
+    found = topology.memo.get(key)
+    if not isinstance(found, Rooms):
+        domains = _joined_domains(topology) if joined else topology.open_domains
+        found = Rooms.of(_capacities(domains, unit))
+        topology.memo[key] = found
+    return found
 
 
 def max_cells(topology: Topology, size: int, unit: int) -> int:
-    """Number of cells that :func:`carve` would return, without building them."""
+    """Most cells that a layout may use at once: all that :func:`carve` would return.
+
+    Where chips of the whole machine are reserved, as many of them as leave so many chips free.
+    """
     if not _is_possible(topology, size, unit):
         return 0
+    return min(_count_cells(topology, size, unit), topology.max_used // size)
+
+
+def _count_cells(topology: Topology, size: int, unit: int) -> int:
     if topology.is_torus:
-        return _count_boxes(topology, size, unit)
-    capacities = _capacities(topology.domains, unit)
+        return count_boxes(topology, size, unit)
+    rooms = _rooms(topology, unit, joined=False)
     need = size // unit
-    if need <= max(capacities):
-        return sum(capacity // need for capacity in capacities)
-    capacities = _capacities(reachable_domains(topology), unit)
-    if len(set(capacities)) == 1:
-        return len(capacities) // math.ceil(need / capacities[0]) if capacities[0] else 0
-    return len(cover_domains(capacities, need))
+    if rooms.sizes and need <= rooms.sizes[0]:
+        pairs = zip(rooms.sizes, rooms.counts, strict=True)
+        return sum(count * (capacity // need) for capacity, count in pairs)
+    return count_covers(_rooms(topology, unit, joined=True), need)
 
 
 def carve(topology: Topology, size: int, unit: int) -> tuple[Cell, ...]:
@@ -266,78 +294,83 @@ def carve(topology: Topology, size: int, unit: int) -> tuple[Cell, ...]:
     Returns
     -------
     tuple of Cell
-        As many as possible under the rules of this module, in the machine's order; empty
-        when none fits or ``unit`` does not divide ``size``.
+        As many as possible under the rules of this module, in the machine's order, on chips
+        that are not excluded; empty when none fits or ``unit`` does not divide ``size``.
     """
     if not _is_possible(topology, size, unit):
         return ()
     if topology.is_torus:
-        return _carve_torus(topology, size, unit)
-    capacities = _capacities(topology.domains, unit)
+        return tuple(_boxed(found) for found in torus_cells(topology, size, unit))
     need = size // unit
-    if need <= max(capacities):
+    if _is_whole(topology, size, unit):
         return tuple(
             Cell(chips=domain[start : start + size], pieces=(size,))
-            for domain in topology.domains
+            for domain in topology.open_domains
             for start in range(0, len(domain) - size + 1, size)
         )
-    cells = []
-    domains = reachable_domains(topology)
-    capacities = _capacities(domains, unit)
-    for cover in cover_domains(capacities, need):
-        pieces = [unit * share for share in level_pieces([capacities[d] for d in cover], need)]
-        chips: list[int] = []
-        for domain, piece in zip(cover, pieces, strict=True):
-            chips += domains[domain][:piece]
-        cells.append(Cell(chips=tuple(chips), pieces=tuple(pieces)))
-    return tuple(cells)
+    domains = _joined_domains(topology)
+    covers = cover_domains(_capacities(domains, unit), need)
+    return tuple(_cell_over(domains, cover, need, unit) for cover in covers)
 
 
-def _alive(topology: Topology) -> list[dict[Box, int]]:
-    """Chip at each coordinate of every slice, dead ones left out."""
-    found = topology.memo.get(_alive)
-    if isinstance(found, list):
-        return found
-    slices: dict[int, dict[Box, int]] = {}
-    for chip, (hall, _) in enumerate(topology.places):
-        slices.setdefault(hall, {})[topology.coordinates[chip]] = chip
-    result = [slices[hall] for hall in sorted(slices)]
-    topology.memo[_alive] = result
-    return result
+def _boxed(found: tuple[tuple[int, ...], Box]) -> Cell:
+    chips, box = found
+    return Cell(chips=chips, pieces=(len(chips),), box=box)
 
 
-def _dead(topology: Topology) -> frozenset[Box]:
-    """Coordinates that are missing in some slice."""
-    slices = _alive(topology)
-    if all(len(places) == topology.spec.domain_chips for places in slices):
-        return frozenset()
-    every = set(torus_places(topology.spec.shape))
-    return frozenset(place for places in slices for place in every - places.keys())
+def _is_whole(topology: Topology, size: int, unit: int) -> bool:
+    """Whether a cell fits into one domain."""
+    sizes = _rooms(topology, unit, joined=False).sizes
+    return bool(sizes) and size // unit <= sizes[0]
 
 
-def _count_boxes(topology: Topology, size: int, unit: int) -> int:
-    if topology.wounded is not None:
-        return len(_carve_torus(topology, size, unit))
-    rates = _unequal_rates(topology)
-    chosen = choose_boxes(topology.spec.shape, topology.wraps, size, unit, rates=rates)
-    return 0 if chosen is None else chosen[0] * len(topology.domains)
+def _cell_over(
+    domains: Sequence[tuple[int, ...]], cover: Sequence[int], need: int, unit: int
+) -> Cell:
+    """A cell of ``need`` units in pieces as equal as its domains allow."""
+    capacities = _capacities([domains[index] for index in cover], unit)
+    pieces = tuple(unit * share for share in level_pieces(capacities, need))
+    chips: list[int] = []
+    for index, piece in zip(cover, pieces, strict=True):
+        chips += domains[index][:piece]
+    return Cell(chips=tuple(chips), pieces=pieces)
 
 
-def _carve_torus(topology: Topology, size: int, unit: int) -> tuple[Cell, ...]:
-    shape = topology.spec.shape
-    chosen = choose_boxes(
-        shape, topology.wraps, size, unit, _dead(topology), _unequal_rates(topology)
-    )
-    if chosen is None:
+def sample_cells(topology: Topology, size: int, unit: int) -> tuple[Cell, ...]:
+    """One cell for each way in which cells of :func:`carve` may lie in their domains.
+
+    The work grows with the number of distinct domains, not with that of the cells.
+    """
+    if not _is_possible(topology, size, unit):
         return ()
-    _, box, inner = chosen
-    grid = [full // length for full, length in zip(shape, box, strict=True)]
-    cells = []
-    for index in _alive(topology):
-        for corner in snake(grid):
-            start = [at * length for at, length in zip(corner, box, strict=True)]
-            places = list(tile(start, box, inner))
-            if all(place in index for place in places):
-                chips = tuple(index[place] for place in places)
-                cells.append(Cell(chips=chips, pieces=(size,), box=box))
-    return tuple(cells)
+    if topology.is_torus:
+        first = itertools.islice(torus_cells(topology, size, unit), 1)
+        return tuple(_boxed(found) for found in first)
+    if _is_whole(topology, size, unit):
+        domain = next(domain for domain in topology.open_domains if len(domain) >= size)
+        return (Cell(chips=domain[:size], pieces=(size,)),)
+    domains = _joined_domains(topology)
+    covers = first_covers(_rooms(topology, unit, joined=True), size // unit)
+    found = (_cell_over(domains, cover, size // unit, unit) for cover in covers)
+    return tuple({tuple(sorted(cell.pieces)): cell for cell in found}.values())
+
+
+def sample_pieces(topology: Topology, size: int, unit: int) -> tuple[tuple[int, ...], ...]:
+    """Pieces of :func:`sample_cells`, largest first, of a machine that is no torus."""
+    if not _is_possible(topology, size, unit):
+        return ()
+    if _is_whole(topology, size, unit):
+        return ((size,),)
+    rooms = _rooms(topology, unit, joined=True)
+    need = size // unit
+    found = set()
+    for used, _ in choose_covers(rooms.sizes, rooms.counts, need):
+        capacities = [s for s, count in zip(rooms.sizes, used, strict=True) for _ in range(count)]
+        pieces = sorted(level_pieces(capacities, need), reverse=True)
+        found.add(tuple(unit * share for share in pieces))
+    return tuple(sorted(found, reverse=True))
+
+
+def cell_room(topology: Topology) -> tuple[tuple[int, ...], ...]:
+    """Chips of each domain that cells over several domains may use."""
+    return _joined_domains(topology)

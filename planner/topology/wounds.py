@@ -79,22 +79,24 @@ def _matching(network: Network, text: str, kind: str, name: str) -> Ints:
     """Nodes that ``kind:name`` means."""
     if kind in NODE_KINDS:
         wanted = [name, f"{name}/nic"] if kind == "nic" else [name]
-        of_kind = np.flatnonzero(network.kinds == NODE_KINDS[kind])
+        within: tuple[int, ...] = (NODE_KINDS[kind],)
     else:
         wanted = [name] if kind == "chip" else [f"{name}/*"]
         within = (CHIP,) if kind in ("chip", "tray") else (CHIP, SWITCH, NIC_NODE)
-        of_kind = np.flatnonzero(np.isin(network.kinds, within))
     names = network.names
     if "*" not in "".join(wanted):
-        found = [network.index[w] for w in wanted if w in network.index]
-        hits = np.intersect1d(np.array(found, dtype=np.int64), of_kind)
+        # Looked up by name: thousands of single chips may be dead.
+        found = sorted({network.index[w] for w in wanted if w in network.index})
+        hits = np.array([n for n in found if network.kinds[n] in within], dtype=np.int64)
     else:
+        of_kind = np.flatnonzero(np.isin(network.kinds, within))
         patterns = [_pattern(w) for w in wanted]
         hits = np.array(
             [n for n in of_kind.tolist() if any(p.fullmatch(names[n]) for p in patterns)],
             dtype=np.int64,
         )
     if not len(hits) or (kind in CHIP_KINDS[1:] and ("/" in name) != (kind == "tray")):
+        of_kind = np.flatnonzero(np.isin(network.kinds, within))
         raise _unknown(text, _named(kind, (names[n] for n in of_kind.tolist())), kind)
     return hits
 

@@ -176,3 +176,41 @@ def test_closed_count_equals_the_cells():
         for size in range(1, topology.num_chips + 1):
             for unit in (1, 2, 3, 4, 8):
                 assert max_cells(topology, size, unit) == len(carve(topology, size, unit))
+
+
+def test_units_leave_the_others_whole_rings():
+    # 8 x 8 x 16 in units of two: across an axis of 8 the chips at the same place in their units
+    # still see rings of 8, 16 and a line of 7; along the axis of 16 they would see a line of 15.
+    count, box, inner = choose_boxes((8, 8, 16), (True,) * 3, 1024, 2)
+    assert (count, box, inner) == (1, (8, 8, 16), (1, 2, 1))
+    # 512 chips in units of two: 8 x 8 x 8 and 4 x 8 x 16 exchange alike (2 = 4 * 4 / 8 = 16 / 8),
+    # but a unit of two in the latter breaks a ring: (15 // 2) * 8 / 15 = 3.73
+    assert choose_boxes((8, 8, 16), (True,) * 3, 512, 2)[1] == (8, 8, 8)
+    assert axis_load(15, False) == pytest.approx(3.733, abs=1e-3)
+
+
+@pytest.mark.parametrize("unit", [2, 4, 8, 16])
+@pytest.mark.parametrize("size", [64, 256, 512, 1024])
+def test_no_other_boxes_are_better_for_tensor_and_expert_parallelism(size, unit):
+    shape, wraps = (8, 8, 16), (True,) * 3
+
+    def prices(box, inner):
+        def exchange(own):
+            rings = [length == full for length, full in zip(own, shape, strict=True)]
+            return max(axis_load(n, ring) for n, ring in zip(own, rings, strict=True))
+
+        rings = [length == full for length, full in zip(inner, shape, strict=True)]
+        strided = tuple(o - i + 1 for o, i in zip(box, inner, strict=True))
+        return exchange(box), gather_load(inner, rings), exchange(strided)
+
+    count, box, inner = choose_boxes(shape, wraps, size, unit)
+    chosen = prices(box, inner)
+    for other in factor_boxes(size, shape):
+        cells = 1
+        for full, length in zip(shape, other, strict=True):
+            cells *= full // length
+        if cells < count:
+            continue
+        for own in factor_boxes(unit, other):
+            if all(o % i == 0 for o, i in zip(other, own, strict=True)):
+                assert chosen <= tuple(price + 1e-12 for price in prices(other, own))
