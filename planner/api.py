@@ -6,7 +6,6 @@ Each function answers one question and prints nothing. Paths and names in a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -35,11 +34,13 @@ from planner.compose import (
     expert_records,
     idle_chips,
     rank_records,
+    reserved_chips,
     stage_records,
 )
 from planner.cost.evaluate import evaluate as price_assignment
-from planner.cost.memory import RESERVE_FRACTION
 from planner.cost.routing import FloatArray, moe_layer_indices, moe_shape, uniform_loads
+from planner.cost.runs.gemm import sustained_chip
+from planner.cost.runs.inference_engine import RESERVE_FRACTION
 from planner.cost.step import Setting
 from planner.cost.weights import active_params, total_params
 from planner.domain.assignment import Assignment
@@ -48,7 +49,6 @@ from planner.domain.dtypes import DType
 from planner.domain.hardware import MachineSpec, Sizing, ideal
 from planner.domain.layout import (
     SCHEMA_VERSION,
-    Certificate,
     Inputs,
     Layout,
     MachineInput,
@@ -57,20 +57,24 @@ from planner.domain.layout import (
 )
 from planner.domain.model import ModelSpec
 from planner.domain.outcome import Infeasible
-from planner.domain.question import Question
+from planner.domain.question import Question, check_drafts
 from planner.domain.workload import Objective, Phase, TimeModel
 from planner.errors import ModelBugError, SpecError
+from planner.search.control import Progress
 from planner.search.reason import why
+from planner.search.recheck_numbers import gap_violations
 from planner.search.request import PlanRequest
 from planner.search.validate import (
     RELATIVE_TOLERANCE,
     Limits,
     limit_violations,
+    spares_are_listed,
     structure_violations,
 )
 from planner.topology.build import build_topology
-from planner.topology.graph import Topology
+from planner.topology.graph import Spared, Topology
 from planner.topology.mixed import common_chip
+from planner.topology.spares import excluded_chips, sparing
 from planner.version import VERSION
 
 if TYPE_CHECKING:
@@ -103,10 +107,11 @@ def _dtype(name: str | None) -> DType | None:
 def _setting(model: ModelSpec, topology: Topology, inputs: Inputs) -> Setting:
     return Setting(
         model=model,
-        chip=topology.chip,
+        chip=sustained_chip(topology.chip),
         context_tokens=inputs.context_tokens,
         time_model=TimeModel(inputs.time_model),
         reserve_fraction=0.0 if inputs.ideal else RESERVE_FRACTION,
+        acceptance=inputs.acceptance or 0.0,
     )
 
 
@@ -116,15 +121,27 @@ def _check_numbers(question: Question) -> None:
         ("--context", question.context_tokens, 1),
         ("--batch", question.batch, 1),
         ("--gap", question.gap, 0),
+        ("--reserve", question.reserve, 0),
+        ("--reserve", question.reserve_per_domain, 0),
     )
     for option, value, least in checks:
         if value is not None and value < least:
             raise SpecError(f"{option}: {value} is less than {least}")
+    check_drafts(question)
     if question.phase is not Phase.DECODE:
         raise SpecError(
             f"phase {question.phase.value} is not supported by this version",
             "supported: decode",
         )
+
+
+def _check_experts(question: Question, model: ModelSpec) -> None:
+    """Refuse degrees of experts of a model that has none."""
+    limits = question.limits
+    wanted = (("--ep", limits.ep), ("--expert-tp", limits.expert_tp), ("--slots", limits.slots))
+    for option, values in wanted:
+        if moe_shape(model) is None and values is not None and 1 not in values:
+            raise SpecError(f"{option}: {model.name} has no experts", "leave it out")
 
 
 def _read(question: Question) -> tuple[Inputs, _Case]:
@@ -137,6 +154,7 @@ def _read(question: Question) -> tuple[Inputs, _Case]:
             f"{model.max_context}",
             "check the unit: 8k means 8192 tokens",
         )
+    _check_experts(question, model)
     price = question.price_usd_per_hour
     routing = load_routing(question.loads, moe_shape(model), len(moe_layer_indices(model)))
     inputs = Inputs(
@@ -164,6 +182,12 @@ def _read(question: Question) -> tuple[Inputs, _Case]:
         batch=question.batch,
         price_usd_per_hour=common_chip(spec).price_usd_per_hour if price is None else price,
         routing_loads=routing,
+        acceptance=question.acceptance,
+        exclude=question.exclude,
+        reserve=question.reserve,
+        reserve_per_domain=question.reserve_per_domain,
+        limits=question.limits.texts(),
+        gap=question.gap,
     )
     return inputs, _case(inputs, model, spec)
 
@@ -181,7 +205,13 @@ def _case(inputs: Inputs, model: ModelSpec, spec: MachineSpec) -> _Case:
     loads = uniform_loads(len(layers), shape[0] if shape else 1)
     if inputs.routing_loads is not None:
         loads = np.array(inputs.routing_loads, dtype=np.float64)
-    topology = build_topology(spec)
+    whole = build_topology(spec)
+    spared = Spared(
+        excluded=excluded_chips(whole, inputs.exclude),
+        reserve=inputs.reserve,
+        reserve_per_domain=inputs.reserve_per_domain,
+    )
+    topology = sparing(whole, spared)
     return _Case(
         setting=_setting(model, topology, inputs),
         topology=topology,
@@ -190,7 +220,7 @@ def _case(inputs: Inputs, model: ModelSpec, spec: MachineSpec) -> _Case:
     )
 
 
-def _case_of_layout(layout: Layout) -> _Case:
+def case_of_layout(layout: Layout) -> _Case:
     """Rebuild what a layout was planned for from the facts that it carries."""
     inputs = layout.inputs
     model = model_from_facts(inputs.model.config, inputs.model.name, "layout: inputs.model.config")
@@ -218,14 +248,17 @@ def _request(question: Question, inputs: Inputs, case: _Case) -> PlanRequest:
 
 
 def plan(
-    question: Question, progress: Callable[[float, float], None] | None = None
+    question: Question, progress: Progress | None = None, *, interruptible: bool = False
 ) -> Layout | Infeasible:
     """Find the best layout for a question and prove how good it is.
 
     Parameters
     ----------
     progress : callable, optional
-        Called with ``(incumbent objective, next bound)`` after every solved strategy.
+        Called with the :class:`planner.search.control.SearchState` after every solved strategy.
+    interruptible : bool
+        Whether the first Ctrl-C returns the best layout so far, with its honest gap, instead
+        of raising ``KeyboardInterrupt``; in the main thread only.
 
     Raises
     ------
@@ -237,7 +270,9 @@ def plan(
     from planner.search.plan import search_layout
 
     inputs, case = _read(question)
-    request = replace(_request(question, inputs, case), progress=progress)
+    request = replace(
+        _request(question, inputs, case), progress=progress, interruptible=interruptible
+    )
     found = search_layout(request)
     if isinstance(found, Infeasible):
         return found
@@ -263,7 +298,7 @@ def evaluate_layout(layout: Layout) -> Layout:
     SpecError
         If the decisions contradict themselves and cannot be priced.
     """
-    case = _case_of_layout(layout)
+    case = case_of_layout(layout)
     assignment = assignment_of(layout, case.topology)
     broken = structure_violations(assignment, case.setting.model, _limits(layout, case))
     if broken:
@@ -285,16 +320,21 @@ def _price(inputs: Inputs, case: _Case, assignment: Assignment) -> Prediction:
 
 
 def _limits(layout: Layout, case: _Case) -> Limits:
+    spared = case.topology.spared
     return Limits(
         num_chips=case.topology.num_chips,
         tpot_s=layout.inputs.tpot_s,
         batch=layout.inputs.batch,
+        excluded=spared.excluded,
+        reserve=spared.reserve,
+        reserve_per_domain=spared.reserve_per_domain,
+        domains=case.topology.domains if spared.reserve_per_domain else (),
     )
 
 
 def verify(layout: Layout) -> tuple[str, ...]:
     """Everything that is wrong with a layout: decisions, limits, and stated predictions."""
-    case = _case_of_layout(layout)
+    case = case_of_layout(layout)
     try:
         assignment = assignment_of(layout, case.topology)
     except SpecError as error:
@@ -308,11 +348,22 @@ def verify(layout: Layout) -> tuple[str, ...]:
     found = list(limit_violations(fresh, limits))
     if idle != layout.idle_chips:
         found.append("idle_chips does not list exactly the chips without a rank")
+    found += _spare_violations(layout, assignment, case)
     if stage_records(assignment) != layout.stages:
         found.append("stages: first layers, embedding or head do not follow from the ends")
     found += differences(layout.prediction, fresh, "prediction")
-    found += _certificate_violations(layout.certificate)
+    found += gap_violations(layout.certificate)
     return tuple(found)
+
+
+def _spare_violations(layout: Layout, assignment: Assignment, case: _Case) -> list[str]:
+    """Other spares than the planner's are as good, as long as they are free."""
+    chips = {name: chip for chip, name in enumerate(case.topology.chip_names)}
+    unknown = [name for name in layout.reserved_chips if name not in chips]
+    if unknown:
+        return [f"reserved_chips: there is no chip '{name}' on this machine" for name in unknown]
+    spares = tuple(chips[name] for name in layout.reserved_chips)
+    return spares_are_listed(spares, assignment, _limits(layout, case))
 
 
 def differences(stated: object, fresh: object, field: str) -> list[str]:
@@ -338,20 +389,6 @@ def differences(stated: object, fresh: object, field: str) -> list[str]:
     return [] if same else [f"{field} says {stated!r}, the decisions give {fresh!r}"]
 
 
-def _certificate_violations(certificate: Certificate | None) -> list[str]:
-    """``bound <= objective`` and ``gap = (objective - bound) / objective``."""
-    if certificate is None:
-        return []
-    objective, bound = certificate.objective, certificate.bound
-    gap = (objective - bound) / objective if objective > 0 else float("nan")
-    if not 0 <= bound <= objective or abs(gap - certificate.gap) > RELATIVE_TOLERANCE:
-        return [
-            f"certificate: gap {certificate.gap!r} does not follow from objective {objective!r} "
-            f"and bound {bound!r}"
-        ]
-    return []
-
-
 def _layout(inputs: Inputs, case: _Case, found: SearchResult) -> Layout:
     """Compose the record, after the validator's and the cost model's second opinion."""
     best = found.best
@@ -363,6 +400,7 @@ def _layout(inputs: Inputs, case: _Case, found: SearchResult) -> Layout:
         stages=stage_records(best.assignment),
         ranks=rank_records(best.assignment, case.topology),
         idle_chips=idle_chips(best.assignment, case.topology),
+        reserved_chips=reserved_chips(best.assignment, case.topology),
         experts=expert_records(best.assignment),
         batches=batch_records(best.assignment),
         prediction=best.prediction,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.domain.assignment import Assignment, SlotMap
-from planner.domain.degrees import Degrees
+from planner.domain.degrees import OVERLAP_LABELS, Degrees
 from planner.domain.layout import (
     BatchSplit,
     DegreesRecord,
@@ -14,6 +14,7 @@ from planner.domain.layout import (
 )
 from planner.errors import SpecError
 from planner.topology.graph import Topology
+from planner.topology.spares import spare_chips
 
 DEGREE_NAMES = (
     "attn_tp",
@@ -24,17 +25,21 @@ DEGREE_NAMES = (
     "num_slots",
     "microbatches",
     "replicas",
+    "cp",
+    "draft",
 )
 
 
 def degrees_record(degrees: Degrees) -> DegreesRecord:
     """Degrees as the layout file spells them."""
-    return DegreesRecord(**{name: getattr(degrees, name) for name in DEGREE_NAMES})
+    numbers = {name: getattr(degrees, name) for name in DEGREE_NAMES}
+    return DegreesRecord(**numbers, overlap=degrees.overlap.label)
 
 
 def degrees_of(record: DegreesRecord) -> Degrees:
     """Degrees of a layout file."""
-    return Degrees(**{name: getattr(record, name) for name in DEGREE_NAMES})
+    numbers = {name: getattr(record, name) for name in DEGREE_NAMES}
+    return Degrees(**numbers, overlap=OVERLAP_LABELS[record.overlap])
 
 
 def stage_records(assignment: Assignment) -> tuple[Stage, ...]:
@@ -64,7 +69,8 @@ def rank_records(assignment: Assignment, topology: Topology) -> tuple[Rank, ...]
                         chip=topology.chip_names[chip],
                         replica=replica,
                         stage=stage,
-                        attn_dp_rank=index // d.attn_tp,
+                        attn_dp_rank=index // (d.attn_tp * d.cp),
+                        cp_rank=index // d.attn_tp % d.cp,
                         attn_tp_rank=index % d.attn_tp,
                         ep_rank=index // d.expert_tp,
                         expert_tp_rank=index % d.expert_tp,
@@ -75,8 +81,21 @@ def rank_records(assignment: Assignment, topology: Topology) -> tuple[Rank, ...]
 
 def idle_chips(assignment: Assignment, topology: Topology) -> tuple[str, ...]:
     """Chips of the machine that no rank uses."""
-    used = {chip for cells in assignment.cells for cell in cells for chip in cell}
+    used = used_chips(assignment)
     return tuple(name for chip, name in enumerate(topology.chip_names) if chip not in used)
+
+
+def used_chips(assignment: Assignment) -> frozenset[int]:
+    """Chips that have a rank."""
+    return frozenset(chip for cells in assignment.cells for cell in cells for chip in cell)
+
+
+def reserved_chips(assignment: Assignment, topology: Topology) -> tuple[str, ...]:
+    """Idle chips that are kept as spares."""
+    if not topology.spared:
+        return ()
+    spares = spare_chips(topology, used_chips(assignment))
+    return tuple(topology.chip_names[chip] for chip in spares)
 
 
 def expert_records(assignment: Assignment) -> tuple[ExpertMap, ...]:
@@ -109,23 +128,27 @@ def assignment_of(layout: Layout, topology: Topology) -> Assignment:
         if rank.chip not in chips:
             raise SpecError(f"{where}.chip: there is no chip '{rank.chip}' on this machine")
         cell = cells.setdefault((rank.replica, rank.stage), [])
+        attn_tp, cp = max(degrees.attn_tp, 1), max(degrees.cp, 1)
         expected = (
             position,
-            len(cell) // max(degrees.attn_tp, 1),
-            len(cell) % max(degrees.attn_tp, 1),
+            len(cell) // (attn_tp * cp),
+            len(cell) // attn_tp % cp,
+            len(cell) % attn_tp,
             len(cell) // max(degrees.expert_tp, 1),
             len(cell) % max(degrees.expert_tp, 1),
         )
         actual = (
             rank.rank,
             rank.attn_dp_rank,
+            rank.cp_rank,
             rank.attn_tp_rank,
             rank.ep_rank,
             rank.expert_tp_rank,
         )
         if actual != expected:
             raise SpecError(
-                f"{where}: (rank, attn_dp_rank, attn_tp_rank, ep_rank, expert_tp_rank) is "
+                f"{where}: (rank, attn_dp_rank, cp_rank, attn_tp_rank, ep_rank, "
+                "expert_tp_rank) is "
                 f"{actual}, its place in the list says {expected}"
             )
         cell.append(chips[rank.chip])

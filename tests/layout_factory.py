@@ -80,6 +80,8 @@ def certificate(**changes):
         infeasible_placement=0,
         pruned=865,
         solved=5,
+        dominated=0,
+        stopped="gap",
         space={"tp": "1", "ep": "1, 2"},
     )
     return structs.replace(found, **changes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from planner.domain.degrees import OVERLAP_LABELS, OverlapMode
 from planner.domain.dtypes import DType
 from planner.domain.hardware import Sizing
 from planner.domain.question import DegreeLimits, Question
@@ -15,8 +17,10 @@ from planner.errors import SpecError
 from planner.units import parse_seconds, parse_tokens, parse_usd
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-MAX_RANGE = 100_000
+MAX_DEGREE = 100_000
 MAX_SEED = 2**31 - 1  # CP-SAT keeps its seed in 32 bits
+
+_WHOLE = re.compile(r"-?[0-9]{1,15}")
 
 DEGREES = {
     "tp": "Attention tensor parallelism",
@@ -27,6 +31,7 @@ DEGREES = {
     "slots": "Expert copies per MoE layer",
     "microbatches": "Microbatches in flight",
     "replicas": "Replicas of the model",
+    "cp": "Ranks that share each context's cache",
 }
 # Options of phases and axes that this version does not plan yet, refused by name.
 LATER = {
@@ -35,32 +40,48 @@ LATER = {
     "rate": "serving",
     "concurrency": "serving",
     "ttft": "serving",
-    "seq": "training",
-    "global-batch": "training",
 }
 
 
-def parse_values(text: str | None, option: str) -> frozenset[int] | None:
+def parse_values(text: str | None, option: str, least: int = 1) -> frozenset[int] | None:
     """Read a value, a list or a range: ``8``, ``64,72``, ``1..4`` or a mixture."""
     if text is None:
         return None
     found: set[int] = set()
     for part in text.split(","):
         first, dots, last = part.strip().partition("..")
-        try:
-            low = int(first)
-            high = int(last) if dots else low
-        except ValueError:
+        ends = (first, last) if dots else (first, first)
+        if not all(_WHOLE.fullmatch(end) for end in ends):
             raise SpecError(
                 f"{option}: cannot read '{text}'", f"write for example {option} 8, 64,72 or 1..4"
-            ) from None
-        if low < 1 or high < low or high - low > MAX_RANGE:
+            )
+        low, high = int(ends[0]), int(ends[1])
+        if low < least or high < low:
+            positive = "positive numbers" if least else "numbers from 0 on"
             raise SpecError(
-                f"{option}: '{part}' is not a range of positive numbers",
+                f"{option}: '{part.strip()}' is not a range of {positive}",
                 f"write for example {option} 1..4",
             )
+        if high > MAX_DEGREE:
+            raise SpecError(f"{option}: {high} is more than {MAX_DEGREE:,}", "write a smaller one")
         found.update(range(low, high + 1))
     return frozenset(found)
+
+
+_DOMAINS = ("domain", "node", "rack", "slice")
+
+
+def parse_reserve(text: str | None) -> tuple[int, int]:
+    """Read ``N`` or ``N/domain``: spares of the whole machine, spares of every domain."""
+    if text is None:
+        return 0, 0
+    number, slash, of = text.partition("/")
+    if not (number.isascii() and number.isdigit()) or (slash and of not in _DOMAINS):
+        raise SpecError(
+            f"--reserve: cannot read '{text}'", "write for example --reserve 4 or 2/domain"
+        )
+    count = int(number)
+    return (0, count) if slash else (count, 0)
 
 
 def parse_shape_option(text: str | None) -> tuple[int, ...] | None:
@@ -133,13 +154,44 @@ def to_sizing(values: dict[str, Any]) -> Sizing:
 
 
 def degree_options(command: Command) -> Command:
-    """One option per degree: a value, a list or a range."""
+    """One option per degree: a value, a list or a range; what is given twice is joined."""
     options = [
-        click.option(f"--{name}", metavar="N|N,N|N..N", help=f"{text}.")
+        click.option(
+            f"--{name}",
+            metavar="N|N,N|N..N",
+            help=f"{text}.",
+            multiple=True,
+            callback=lambda _, __, given: ",".join(given) if given else None,
+        )
         for name, text in DEGREES.items()
     ]
-    options.append(click.option("--cp", metavar="N", help="Context parallelism (1 for now)."))
+    options += [
+        click.option(
+            "--overlap",
+            metavar="WHAT",
+            help="Communication behind computation: none, ep, tp or ep,tp; free if absent. "
+            "train: none, or of tp,dp,ep what the engine can hide; all if absent.",
+        ),
+        click.option("--no-overlap", is_flag=True, help="The same as --overlap none."),
+        click.option("--draft", metavar="N|N..N", help="Drafted tokens per pass, e.g. 0..3."),
+        click.option("--acceptance", type=float, help="Probability that a draft is accepted."),
+    ]
     return _apply(command, options)
+
+
+def parse_overlap(values: dict[str, Any]) -> frozenset[int] | None:
+    """Read ``--overlap`` and ``--no-overlap``; None when both are absent."""
+    label = values["overlap"]
+    if label is not None and label not in OVERLAP_LABELS:
+        raise SpecError(
+            f"--overlap: '{label}' is not one of {', '.join(OVERLAP_LABELS)}",
+            "write for example --overlap ep",
+        )
+    if values["no_overlap"]:
+        if label not in (None, OverlapMode.NONE.label):
+            raise SpecError(f"--no-overlap contradicts --overlap {label}", "leave one out")
+        label = OverlapMode.NONE.label
+    return None if label is None else frozenset({int(OVERLAP_LABELS[label])})
 
 
 def question_options(command: Command) -> Command:
@@ -155,8 +207,25 @@ def question_options(command: Command) -> Command:
             help="What the chips do.",
         ),
         click.option("--context", metavar="TOKENS", help="Cached tokens per sequence, e.g. 8k."),
+        click.option(
+            "--exclude",
+            multiple=True,
+            metavar="CHIP",
+            help="Healthy chips not to use, e.g. r0/t3/c2, tray:r0/t3, rack:r1; repeatable.",
+        ),
+        click.option(
+            "--reserve",
+            metavar="N|N/domain",
+            help="Spare chips to leave idle, on the machine or in each node, rack or slice.",
+        ),
         click.option("--tpot", metavar="TIME", help="Longest time per output token, e.g. 20ms."),
-        click.option("--batch", type=int, help="Sequences on the whole machine; free if absent."),
+        click.option(
+            "--batch",
+            "--global-batch",
+            "batch",
+            type=int,
+            help="Sequences on the whole machine; free if absent. train: those of a step.",
+        ),
         click.option("--weights", type=dtypes, help="Format of the matmul weights."),
         click.option("--activations", type=dtypes, help="Format of matmul inputs."),
         click.option("--kv", type=dtypes, help="Format of the KV cache."),
@@ -217,11 +286,6 @@ def _refuse_later(values: dict[str, Any]) -> None:
                 f"--{name} belongs to {phase_name}, which this version does not plan",
                 "supported: --phase decode with --context",
             )
-    if values.get("cp") not in (None, "1"):
-        raise SpecError(
-            f"--cp {values['cp']}: context parallelism is not supported by this version",
-            "leave it out or write --cp 1",
-        )
 
 
 def _dtype(name: str | None) -> DType | None:
@@ -252,6 +316,7 @@ def to_question(model: str, values: dict[str, Any]) -> Question:
     }
     price = values["price"]
     sizing = to_sizing(values)
+    reserve, reserve_per_domain = parse_reserve(values["reserve"])
     return Question(
         model=model,
         machine=values["machine"],
@@ -275,9 +340,15 @@ def to_question(model: str, values: dict[str, Any]) -> Question:
             **{
                 name.replace("-", "_"): parse_values(values[name.replace("-", "_")], f"--{name}")
                 for name in DEGREES
-            }
+            },
+            overlap=parse_overlap(values),
+            draft=parse_values(values["draft"], "--draft", least=0),
         ),
+        acceptance=values["acceptance"],
         gap=gap,
         time_limit_s=seconds["time_limit"],
         seed=values["seed"],
+        exclude=tuple(dict.fromkeys(values["exclude"])),
+        reserve=reserve,
+        reserve_per_domain=reserve_per_domain,
     )

@@ -6,12 +6,21 @@ import click
 
 
 @click.command("schema")
-def command() -> int:
+@click.option(
+    "--phase",
+    type=click.Choice(["decode", "train"]),
+    default="decode",
+    show_default=True,
+    help="Whose layout files.",
+)
+def command(phase: str) -> int:
     """Print the JSON Schema of layout files.
 
     Example: planner schema > layout.schema.json
     """
     from planner.export.layout_file import schema_json
+    from planner.export.train_file import train_schema_json
 
-    click.echo(schema_json().decode("utf-8"), nl=False)
+    found = schema_json() if phase == "decode" else train_schema_json()
+    click.echo(found.decode("utf-8"), nl=False)
     return 0

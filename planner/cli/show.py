@@ -7,17 +7,23 @@ from collections.abc import Callable
 
 import click
 
-from planner.domain.layout import Layout
+from planner.domain.layout import Certificate, Layout
 from planner.domain.outcome import Infeasible
 from planner.domain.question import Question
+from planner.domain.train_layout import TrainLayout
+from planner.domain.training import TrainQuestion
 from planner.export.layout_file import (
     check_writable,
     infeasible_json,
     layout_json,
     write_text_atomic,
 )
+from planner.units import format_percent
+
+INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 
 Answer = Callable[[Question], Layout | Infeasible]
+TrainAnswer = Callable[[TrainQuestion], TrainLayout | Infeasible]
 
 
 def print_bytes(content: bytes) -> None:
@@ -41,15 +47,63 @@ def print_layout(layout: Layout, out: str | None, as_json: bool) -> int:
 
 
 def answer_question(question: Question, answer: Answer, out: str | None, as_json: bool) -> int:
-    """Ask the library and print what it says; exit code 3 when nothing fits."""
+    """Ask the library and print what it says.
+
+    Exit code 3 when nothing fits; 130 when Ctrl-C ended the search, whose best layout so far
+    is printed and written all the same.
+    """
     if out is not None:
         check_writable(out)
     found = answer(question)
-    if isinstance(found, Layout):
-        return print_layout(found, out, as_json)
+    if isinstance(found, Infeasible):
+        return print_infeasible(found, as_json)
+    print_layout(found, out, as_json)
+    return _end_of_search(found.certificate)
+
+
+def answer_training(
+    question: TrainQuestion, answer: TrainAnswer, out: str | None, as_json: bool
+) -> int:
+    """:func:`answer_question` for training."""
+    if out is not None:
+        check_writable(out)
+    found = answer(question)
+    if isinstance(found, Infeasible):
+        return print_infeasible(found, as_json)
+    print_training(found, out, as_json)
+    return _end_of_search(found.certificate)
+
+
+def print_training(layout: TrainLayout, out: str | None, as_json: bool) -> int:
+    """Print a training layout and write its file."""
+    from planner.export.train_file import train_layout_json
+
+    if out is not None:
+        write_text_atomic(out, train_layout_json(layout))
+    if as_json:
+        print_bytes(train_layout_json(layout))
+    else:
+        from planner.report.train_text import show_train_layout
+
+        show_train_layout(layout, sys.stdout)
+    if out is not None:
+        click.echo(f"wrote {out}", err=True)
+    return 0
+
+
+def print_infeasible(found: Infeasible, as_json: bool) -> int:
+    """Print why nothing fits; returns the exit code."""
     if as_json:
         print_bytes(infeasible_json(found))
     click.echo(f"infeasible: {found.message}", err=True)
     for remedy in found.remedies:
         click.echo(f"  would help: {remedy}", err=True)
     return 3
+
+
+def _end_of_search(proof: Certificate | None) -> int:
+    if proof is None or proof.stopped != "interrupted":
+        return 0
+    gap = format_percent(proof.gap)
+    click.echo(f"interrupted: the best layout so far, at most {gap} from the best", err=True)
+    return INTERRUPTED

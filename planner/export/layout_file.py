@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -18,8 +19,10 @@ from planner.domain.outcome import Infeasible
 from planner.errors import CatalogError, ModelBugError
 from planner.export.atomic import check_writable, write_text_atomic
 from planner.export.json_position import line_of
+from planner.search.recheck_case import Recheck
 
 __all__ = [
+    "CertificateVerdict",
     "ListedMachine",
     "ListedModel",
     "Verdict",
@@ -33,7 +36,7 @@ __all__ = [
     "write_text_atomic",
 ]
 
-_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # A raw line break cannot occur inside a JSON string, so this matches arrays only.
 _NUMBERS = re.compile(r"\[\n\s*(-?\d[^\n\[\]{}\"]*(?:,\n\s*-?\d[^\n\[\]{}\"]*)*)\n\s*\]")
 _BETWEEN = re.compile(r",\n\s*")
@@ -43,11 +46,22 @@ _BYTE = re.compile(r"(?P<what>.*?)(?: \(byte (?P<byte>\d+)\))?", re.DOTALL)
 _ANY_MEMBER = "[...]"
 
 
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What ``planner verify --json`` prints."""
 
     valid: bool
     violations: tuple[str, ...]
+
+
+class CertificateVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``planner verify --certificate --json`` prints."""
+
+    valid: bool
+    violations: tuple[str, ...]
+    recheck: Recheck
 
 
 class ListedModel(msgspec.Struct, frozen=True):
@@ -129,7 +143,7 @@ def layout_schema() -> dict[str, object]:
     schema = msgspec.json.schema(Layout)
     schema["$defs"]["Layout"]["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
     title = f"planner layout, schema version {SCHEMA_VERSION}"
-    return {"$schema": _SCHEMA_DIALECT, "title": title, **schema}
+    return {"$schema": SCHEMA_DIALECT, "title": title, **schema}
 
 
 def schema_json() -> bytes:
@@ -189,22 +203,27 @@ def _invalid(error: msgspec.ValidationError, data: bytes, path: str) -> CatalogE
     )
 
 
-def _check_version(data: bytes, path: str) -> None:
+def _check_version(data: bytes, path: str, expected: int) -> None:
     version = msgspec.json.decode(data, type=_Head).schema_version
-    if type(version) is int and version == SCHEMA_VERSION:
+    if type(version) is int and version == expected:
         return
     field = "schema_version"
     if version is None:
         message, remedy = "is missing", "is this a file that 'planner plan -o' wrote?"
     else:
-        message = f"is {version!r}, this version of planner reads {SCHEMA_VERSION}"
+        message = f"is {version!r}, this version of planner reads {expected}"
         remedy = "plan again with this version, or verify with the version that wrote the file"
     line = line_of(data.decode(), field)
     raise CatalogError(message, file=path, field=field, line=line, remedy=remedy)
 
 
 def read_layout(path: str) -> Layout:
-    """Read a layout file, edited ones too.
+    """Read the file of a decode layout; see :func:`read_record`."""
+    return read_record(path, Layout, SCHEMA_VERSION)
+
+
+def read_record(path: str, kind: type[Record], version: int) -> Record:
+    """Read a layout file of one kind, edited ones too.
 
     Only the form is checked here: every field is present, known and of its type. Whether
     the decisions make sense is the validator's question.
@@ -218,8 +237,8 @@ def read_layout(path: str) -> Layout:
     data = _read_bytes(path)
     try:
         data.decode()
-        _check_version(data, path)
-        return msgspec.json.decode(data, type=Layout)
+        _check_version(data, path, version)
+        return msgspec.json.decode(data, type=kind)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise CatalogError(

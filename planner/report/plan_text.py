@@ -8,17 +8,29 @@ from planner.domain.layout import Certificate, DegreesRecord, Layout
 from planner.report.tables import print_table, print_text
 from planner.units import format_bytes, format_count, format_seconds, format_usd
 
+_STOPPED = {
+    "time limit": " The time limit ended the search.",
+    "interrupted": " Ctrl-C ended the search.",
+}
+
 
 def degrees_line(degrees: DegreesRecord, batch: int) -> str:
     """The chosen degrees in one line."""
-    parts = [f"TP{degrees.attn_tp} x DP{degrees.attn_dp}"]
+    shared = f" x CP{degrees.cp}" if degrees.cp > 1 else ""
+    parts = [f"TP{degrees.attn_tp}{shared} x DP{degrees.attn_dp}"]
     if degrees.num_slots:
         experts = f"EP{degrees.ep}"
         experts += f" x expert-TP{degrees.expert_tp}" if degrees.expert_tp > 1 else ""
         parts.append(f"{experts} ({degrees.num_slots} slots)")
     parts.append(f"PP{degrees.pp}")
     if degrees.pp > 1:
-        parts.append(f"{degrees.microbatches} microbatches")
+        parts.append(
+            f"{degrees.microbatches} microbatch{'' if degrees.microbatches == 1 else 'es'}"
+        )
+    if degrees.overlap != "none":
+        parts.append(f"{degrees.overlap.replace(',', ' and ')} overlapped")
+    if degrees.draft:
+        parts.append(f"{degrees.draft} drafted")
     plural = "" if degrees.replicas == 1 else "s"
     parts += [f"{degrees.replicas} replica{plural}", f"batch {batch:,}"]
     return ", ".join(parts)
@@ -35,12 +47,21 @@ def split_row(layout: Layout) -> tuple[str, str]:
     return f"sequences per group{microbatch}", size
 
 
+def _drafted(layout: Layout) -> list[tuple[str, str]]:
+    """What a pass yields where tokens are drafted."""
+    if not layout.degrees.draft:
+        return []
+    return [("tokens per pass", f"{layout.prediction.tokens_per_pass:.2f}")]
+
+
 def _headline(layout: Layout, stream: TextIO) -> None:
     inputs, prediction = layout.inputs, layout.prediction
+    reserved = len(layout.reserved_chips)
+    spares = f" ({reserved} as spares)" if reserved else ""
     print_text(
         f"{inputs.model.name} on {inputs.machine.name}: {inputs.phase}, context "
         f"{inputs.context_tokens:,}, {len(layout.ranks)} chips used, "
-        f"{len(layout.idle_chips)} idle",
+        f"{len(layout.idle_chips)} idle{spares}",
         stream,
     )
     print_text(degrees_line(layout.degrees, prediction.batch), stream)
@@ -50,6 +71,7 @@ def _headline(layout: Layout, stream: TextIO) -> None:
         ("tokens/s/user", format_count(prediction.tokens_per_s_per_user)),
         ("tokens/s/chip", format_count(prediction.tokens_per_s_per_chip)),
         ("tokens/s", format_count(prediction.tokens_per_s)),
+        *_drafted(layout),
         split_row(layout),
         ("$/M tokens", "no price known, see --price" if cost is None else format_usd(cost)),
         (
@@ -131,15 +153,22 @@ def _runners_up(layout: Layout, stream: TextIO) -> None:
 
 def certificate_text(certificate: Certificate) -> str:
     """What was proved, in one paragraph."""
-    unplaced = certificate.infeasible_placement
     return (
         f"Certificate: no layout in the searched space is more than {certificate.gap:.2%} better "
         f"({certificate.objective:.6g} {certificate.unit}, proven bound "
-        f"{certificate.bound:.6g}). {certificate.enumerated:,} strategies: "
-        f"{certificate.infeasible_memory:,} do not fit in memory, "
-        f"{certificate.infeasible_tpot:,} miss the TPOT limit, {certificate.pruned:,} pruned by "
-        f"their bound, {certificate.solved:,} solved"
-        + (f", {unplaced:,} of them without a placement." if unplaced else ".")
+        f"{certificate.bound:.6g})." + _STOPPED.get(certificate.stopped, "")
+    )
+
+
+def counts_text(certificate: Certificate) -> str:
+    """What became of the strategies, by reason, in one line."""
+    unplaced, dominated = certificate.infeasible_placement, certificate.dominated
+    return (
+        f"{certificate.enumerated:,} strategies: {certificate.infeasible_memory:,} over memory, "
+        f"{certificate.infeasible_tpot:,} over TPOT, {certificate.pruned:,} pruned by bound, "
+        f"{certificate.solved:,} solved"
+        + (f", {unplaced:,} of them without a placement" if unplaced else "")
+        + (f"; {dominated:,} more dominated." if dominated else ".")
     )
 
 
@@ -152,5 +181,6 @@ def show_layout(layout: Layout, stream: TextIO) -> None:
     stream.write("\n")
     if layout.certificate is not None:
         print_text(certificate_text(layout.certificate), stream)
+        print_text(counts_text(layout.certificate), stream)
     if layout.why:
         print_text(f"Why: {layout.why}", stream)

@@ -23,15 +23,26 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.block import WIRE_BYTES, RoutedLoad, Split, Tokens, uniform_touched
-from planner.cost.memory import activation_bytes, budget_bytes, layer_bytes, table_bytes
+from planner.cost.block import RoutedLoad, Split, Tokens, uniform_touched
+from planner.cost.evaluate import Microbatch, on_machine
+from planner.cost.memory import (
+    activation_bytes,
+    budget_bytes,
+    cache_bytes,
+    draft_bytes,
+    layer_bytes,
+    table_bytes,
+)
 from planner.cost.price import FabricRates
 from planner.cost.routing import moe_shape
-from planner.cost.step import layer_groups, pass_times
-from planner.domain.curves import Op
+from planner.cost.runs.serving_speculative import tokens_per_pass
+from planner.cost.step import layer_groups, pass_times, price_hop
+from planner.domain.degrees import OverlapMode
+from planner.domain.model import MoeFfn
 from planner.domain.work import Real
 from planner.search.experts import uniform_imbalance
 from planner.search.mesh import RateTable
+from planner.search.objective import objective_value, rented_bound
 from planner.search.request import PlanRequest
 from planner.search.strategies import Strategies
 
@@ -39,6 +50,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 MAX_GROUP_SEQUENCES = 1 << 20
+# Strategies that cannot come so near the best optimistic objective keep a looser bound.
+WORTHWHILE = 1.03
 _imbalance = lru_cache(maxsize=1 << 16)(uniform_imbalance)
 
 
@@ -59,8 +72,12 @@ def as_arrays(strategies: Strategies) -> ArraySplit:
         split=Split(
             attn_tp=strategies.attn_tp.astype(float),
             attn_dp=strategies.attn_dp.astype(float),
+            cp=strategies.cp.astype(float),
             ep=strategies.ep.astype(float),
             expert_tp=strategies.expert_tp.astype(float),
+            hide_tp=((strategies.overlap & OverlapMode.TP) > 0).astype(float),
+            hide_ep=((strategies.overlap & OverlapMode.EP) > 0).astype(float),
+            draft=strategies.draft.astype(float),
         ),
         pp=strategies.pp.astype(float),
         num_slots=strategies.num_slots.astype(float),
@@ -83,6 +100,20 @@ def hot_share_bound(request: PlanRequest, strategies: Strategies) -> FloatArray:
     return np.array(values)[inverse] * mean
 
 
+@lru_cache(maxsize=4)
+def least_touched(loads: bytes, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    """Touched experts of the layer that touches fewest, over a grid of tokens of a stage.
+
+    They grow with the tokens, so the value at the grid point below is a bound.
+    """
+    num_experts, top_k = shape
+    table = np.frombuffer(loads).reshape(-1, num_experts)
+    grid = np.unique(np.geomspace(1, 1 << 24, 400).astype(np.int64)).astype(float)
+    miss = np.log1p(-np.minimum(top_k * table, 1.0 - 1e-12))
+    touched = [(1.0 - np.exp(miss * tokens)).sum(axis=1).min() for tokens in grid]
+    return grid, np.array(touched)
+
+
 class TouchedBound:
     """Lower bound on the touched copies of the busiest group, as a function of tokens."""
 
@@ -93,11 +124,7 @@ class TouchedBound:
         self._ep = strategies.ep.astype(float)
         self._uniform = request.uniform
         if shape is not None and not request.uniform:
-            # Touched experts grow with tokens: the value at the grid point below is a bound.
-            self._grid = np.unique(np.geomspace(1, 1 << 24, 400).astype(np.int64)).astype(float)
-            miss = np.log1p(-np.minimum(shape[1] * request.loads, 1.0 - 1e-12))
-            touched = [(1.0 - np.exp(miss * tokens)).sum(axis=1).min() for tokens in self._grid]
-            self._touched = np.array(touched)
+            self._grid, self._touched = least_touched(request.loads.tobytes(), shape)
 
     def __call__(self, tokens: Real) -> Real:
         """Touched copies of the busiest group when a stage decodes ``tokens`` tokens."""
@@ -119,6 +146,10 @@ class StepBound:
 
     def __init__(self, request: PlanRequest, strategies: Strategies, rates: RateTable) -> None:
         self.request = request
+        self.setting = on_machine(request.setting, request.topology)
+        # Least objective seen at a batch within the limits; shared by all parts.
+        self._best = [np.inf]
+        self._priced: tuple[Tokens, FloatArray] | None = None
         self.strategies = strategies
         self._rates = rates
         self._groups = layer_groups(request.setting.model)
@@ -145,45 +176,99 @@ class StepBound:
         return TouchedBound(self.request, self.strategies)
 
     @cached_property
+    def _tokens_per_pass(self) -> FloatArray:
+        draft = self.strategies.draft
+        gains = [
+            tokens_per_pass(k, self.setting.acceptance)
+            for k in range(int(draft.max(initial=0)) + 1)
+        ]
+        return np.array(gains)[draft]
+
+    @cached_property
     def _per_stage(self) -> FloatArray:
         return np.asarray(np.ceil(self._counts.sum() / self.arrays.pp))
 
     def select(self, picked: IntArray | NDArray[np.bool_]) -> StepBound:
         """Bounds of a subset of the strategies."""
-        return StepBound(self.request, self.strategies.select(picked), self._rates.select(picked))
+        part = StepBound(self.request, self.strategies.select(picked), self._rates.select(picked))
+        part._best = self._best
+        return part
+
+    @property
+    def best_seen(self) -> float:
+        """Least objective seen so far at a batch within the limits."""
+        return self._best[0]
+
+    def note(self, values: FloatArray) -> None:
+        """Remember the least of objectives at batches within the limits."""
+        if len(values):
+            self._best[0] = min(self._best[0], float(values.min()))
+
+    @cached_property
+    def chips(self) -> tuple[float, FloatArray]:
+        """Chips of the machine, and fewest that must be rented, shape ``[n]``."""
+        own = self.strategies
+        used = own.attn_tp * own.cp * own.attn_dp * own.pp * own.replicas
+        topology = self.request.topology
+        return float(topology.num_chips), rented_bound(topology, used)
+
+    def objective(self, step_s: FloatArray, batch: FloatArray) -> FloatArray:
+        """What the search minimises, of steps and batches of the whole machine, shape ``[n]``."""
+        request = self.request
+        return np.asarray(
+            objective_value(
+                request.objective, step_s, batch / step_s, self.chips, request.price_usd_per_hour
+            )
+        )
+
+    def batch(self, group: FloatArray) -> FloatArray:
+        """Sequences of the whole machine when every attention group decodes ``group``."""
+        arrays = self.arrays
+        return group * arrays.split.attn_dp * arrays.microbatches * arrays.replicas
 
     def tokens(self, group: Real) -> Tokens:
         """Tokens of a microbatch when every attention group decodes ``group`` sequences."""
-        return Tokens(group=group, stage=group * self.arrays.split.attn_dp)
+        split = self.arrays.split
+        return Microbatch(group=group, stage=group * split.attn_dp).tokens(split)
 
     def pinned_tokens(self, batch: int) -> Tokens:
         """Tokens of the fullest microbatch when ``batch`` is spread evenly over everything."""
+        split = self.arrays.split
         stage = np.ceil(batch / (self.arrays.replicas * self.arrays.microbatches))
-        return Tokens(group=np.ceil(stage / self.arrays.split.attn_dp), stage=stage)
+        return Microbatch(group=np.ceil(stage / split.attn_dp), stage=stage).tokens(split)
 
     def step_s(self, tokens: Tokens) -> FloatArray:
-        """Optimistic seconds per step, shape ``[n]``."""
-        arrays, setting = self.arrays, self.request.setting
-        load = RoutedLoad(hot_share=self.hot, touched_slots=self._touched(tokens.stage))
+        """Optimistic seconds per token of a sequence, shape ``[n]``."""
+        if self._priced is None or self._priced[0] is not tokens:
+            self._priced = tokens, self._step_s(tokens)
+        return self._priced[1]
+
+    def _step_s(self, tokens: Tokens) -> FloatArray:
+        arrays, setting = self.arrays, self.setting
+
+        def load(stage: Real) -> RoutedLoad:
+            return RoutedLoad(hot_share=self.hot, touched_slots=self._touched(stage))
+
         routed = {i: load for i, group in enumerate(self._groups) if group.is_moe}
+        if isinstance(setting.model.layers[-1].ffn, MoeFfn):
+            routed[-1] = load
         times = pass_times(setting, arrays.split, tokens, routed, self.fabric)
         layers = [
             np.broadcast_to(np.asarray(t, dtype=float), arrays.pp.shape) for t in times.groups
         ]
         total, cheapest = self._stage_sums(np.stack(layers))
-        total = total + times.embedding + times.head
+        total = total + times.embedding + times.head + times.draft
         slowest = np.maximum(total / arrays.pp, cheapest)
-        rate = self.fabric["pp", Op.SEND_RECV]
-        num_bytes = tokens.group * setting.model.hidden_size * WIRE_BYTES / arrays.split.attn_tp
         hops = np.where(arrays.pp > 1, arrays.pp, 0.0)
-        hop_s = hops * rate.seconds(num_bytes)
+        hop_s = hops * price_hop(setting.model, arrays.split, tokens.group, self.fabric)
         step = np.maximum(total + hop_s, arrays.microbatches * slowest)
-        return np.asarray(step, dtype=float)
+        return np.asarray((step + setting.engine.step_s) / self._tokens_per_pass, dtype=float)
 
     def memory_bytes(self, tokens: Tokens) -> FloatArray:
         """Optimistic bytes on the fullest chip, reserve left out, shape ``[n]``."""
-        arrays, setting = self.arrays, self.request.setting
-        cached = tokens.group * arrays.microbatches
+        arrays, setting = self.arrays, self.setting
+        assert tokens.sequences is not None
+        cached = tokens.sequences * arrays.microbatches
         if self.request.batch is not None:
             share = self.request.batch / (arrays.replicas * arrays.split.attn_dp)
             cached = np.ceil(np.ceil(self.request.batch / arrays.replicas) / arrays.split.attn_dp)
@@ -193,10 +278,14 @@ class StepBound:
         for group in self._groups:
             own = layer_bytes(setting, group, arrays.split)
             moe = slots if group.is_moe else 0.0
-            row = own.fixed + own.per_slot * moe + own.kv_per_sequence * cached
+            row = own.fixed + own.per_slot * moe
+            row = row + cache_bytes(setting, group, arrays.split, cached)
             rows.append(np.broadcast_to(np.asarray(row, dtype=float), arrays.pp.shape))
         total, cheapest = self._stage_sums(np.stack(rows))
         first, last = table_bytes(setting, arrays.split, arrays.pp)
+        if self.strategies.draft.any():
+            weights, cache = draft_bytes(setting, arrays.split, (slots, cached))
+            last = last + np.where(arrays.split.draft > 0, weights + cache, 0.0)
         fullest = np.maximum((total + first + last) / arrays.pp, cheapest)
         active = activation_bytes(setting, arrays.split, tokens, self.hot)
         return np.asarray(fullest + active, dtype=float)
@@ -243,22 +332,41 @@ def feasible(bound: StepBound, tokens: Tokens) -> tuple[NDArray[np.bool_], NDArr
     return fits, meets
 
 
-def best_batches(bound: StepBound) -> IntArray:
-    """Largest sequences per attention group and microbatch within the limits, shape ``[n]``.
+def best_batches(bound: StepBound) -> BoundTable:
+    """Largest sequences per attention group and microbatch within the limits.
 
-    Bisection in lockstep over the strategies that still move; 0 where even one does not fit.
+    Bisection in lockstep over the strategies that still move. A step grows no faster than its
+    batch, so a batch that is too large bounds the objective of all smaller ones. Where that is
+    more than ``WORTHWHILE`` times the best that was seen, the bisection ends: ``group`` is then
+    an upper bound, and ``step_s`` and ``objective`` belong to the batch beyond it.
     """
     n = len(bound.strategies)
     low = np.zeros(n, dtype=np.int64)
     high = np.full(n, MAX_GROUP_SEQUENCES + 1, dtype=np.int64)
+    objective, step_s = np.full(n, np.inf), np.full(n, np.inf)
+    fits_memory, meets_tpot = np.ones(n, dtype=np.bool_), np.ones(n, dtype=np.bool_)
     active = np.arange(n)
     probe = np.minimum(np.full(n, 64, dtype=np.int64), high - 1)
     while len(active):
         part = bound if len(active) == n else bound.select(active)
-        fits, meets = feasible(part, part.tokens(probe[active].astype(float)))
-        good = fits & meets
-        low[active[good]] = probe[active[good]]
-        high[active[~good]] = probe[active[~good]]
+        tried = probe[active]
+        tokens = part.tokens(tried.astype(float))
+        fits, meets = feasible(part, tokens)
+        step, good = part.step_s(tokens), fits & meets
+        value = part.objective(step, part.batch(tried.astype(float)))
+        bound.note(value[good])
+        low[active[good]] = tried[good]
+        high[active[~good]] = tried[~good]
+        ended = ~good & (value > WORTHWHILE * bound.best_seen)
+        untried = active[ended & (low[active] == 0) & (tried > 1)]
+        if len(untried):
+            one = bound.select(untried)
+            fits_memory[untried], meets_tpot[untried] = feasible(one, one.tokens(np.ones(1)))
+        low[active[ended]] = tried[ended] - 1
+        last = good | ended
+        objective[active[last]], step_s[active[last]] = value[last], step[last]
+        alone = ~good & (tried == 1)
+        fits_memory[active[alone]], meets_tpot[active[alone]] = fits[alone], meets[alone]
         active = active[high[active] - low[active] > 1]
         # Gallop upwards while nothing has failed yet, then halve.
         unbounded = high[active] > MAX_GROUP_SEQUENCES
@@ -266,4 +374,11 @@ def best_batches(bound: StepBound) -> IntArray:
         probe[active] = np.where(
             unbounded, np.minimum(low[active] * 4, MAX_GROUP_SEQUENCES), middle
         )
-    return low
+    possible = fits_memory & meets_tpot
+    return BoundTable(
+        group=np.where(possible, low, 0),
+        objective=np.where(possible, objective, np.inf),
+        step_s=step_s,
+        fits_memory=fits_memory,
+        meets_tpot=meets_tpot,
+    )

@@ -6,26 +6,32 @@ is printed here removes the obstacle that it is printed for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost.block import Tokens
 from planner.cost.memory import budget_bytes
-from planner.domain.degrees import Degrees
+from planner.domain.degrees import Degrees, OverlapMode
 from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
 from planner.domain.outcome import Infeasible
+from planner.domain.ranges import read_ranges, write_ranges
 from planner.domain.scale_up import SwitchDomain
 from planner.search.bounds import BoundTable, StepBound, feasible
 from planner.search.mesh import MeshMapper, strategy_rates
 from planner.search.request import PlanRequest
 from planner.search.strategies import Strategies, enumerate_strategies
 from planner.topology.build import build_topology
+from planner.topology.graph import NOTHING_SPARED
+from planner.topology.spares import sparing
 from planner.units import format_bytes, format_seconds
 
 # Larger machines are not tried: an answer that says no must come as fast as one that plans.
 MAX_GROWN_CHIPS = 320
+# Values of a degree that a message names.
+MAX_LISTED = 8
 MATMUL_ROLES = ("attention", "dense_ffn", "shared_expert", "routed_expert")
 
 
@@ -53,28 +59,64 @@ def explain(
 
 
 def _no_strategy(request: PlanRequest) -> Infeasible:
-    chips = request.topology.num_chips
+    chips = request.topology.max_used
     pinned = ", ".join(_pinned(request))
     return Infeasible(
         resource="chips",
         needed=f"degrees with {pinned}" if pinned else "one stage",
         available=f"{chips} chips",
         message=f"no combination of degrees satisfies {pinned or 'the limits'} on {chips} chips: "
-        "a stage has tp x dp / replicas = ep x expert_tp chips, must fit on the machine and "
+        "a stage has tp x cp x dp / replicas = ep x expert_tp chips, must fit on the machine and "
         "split evenly over domains when it is larger than one, and a batch needs at least one "
         "sequence per microbatch and replica",
-        remedies=("free one of the pinned degrees", "use a larger machine"),
+        remedies=(*_freed(request), *_more_domains(request))
+        or ("free more than one of the pinned degrees", "use a larger machine"),
     )
 
 
 def _pinned(request: PlanRequest) -> Iterator[str]:
-    for name in ("tp", "pp", "ep", "dp", "expert_tp", "slots", "microbatches", "replicas"):
-        values = getattr(request.limits, name)
-        if values is not None:
-            listed = ",".join(map(str, sorted(values)[:8]))
-            yield f"{name.replace('_', '-')} {listed}{',...' if len(values) > 8 else ''}"
+    for name, text in request.limits.texts().items():
+        own = _labels(read_ranges(text)) if name == "overlap" else _first(text)
+        yield f"{name.replace('_', '-')} {own}"
     if request.batch is not None:
         yield f"batch {request.batch}"
+
+
+def _labels(modes: Iterable[int]) -> str:
+    return " or ".join(OverlapMode(mode).label for mode in sorted(modes))
+
+
+def _first(ranges: str) -> str:
+    parts = ranges.split(",")
+    return ",".join(parts[:MAX_LISTED]) + (",..." if len(parts) > MAX_LISTED else "")
+
+
+def _freed(request: PlanRequest) -> Iterator[str]:
+    """What every pinned degree, and the batch, could be if the others stay as they are."""
+    for name in request.limits.texts():
+        free = replace(request.limits, **{name: None})
+        strategies = enumerate_strategies(replace(request, limits=free))
+        if len(strategies):
+            values = np.unique(_values(strategies, name)).tolist()
+            own = _labels(values) if name == "overlap" else _first(write_ranges(values))
+            yield f"--{name.replace('_', '-')} {own}"
+    if request.topology.spared:
+        whole = replace(request.topology, spared=NOTHING_SPARED, memo={})
+        if len(enumerate_strategies(replace(request, topology=whole))):
+            yield "fewer chips in --exclude and --reserve"
+    if request.batch is not None:
+        strategies = enumerate_strategies(replace(request, batch=None))
+        if len(strategies):
+            yield f"--batch {int((strategies.microbatches * strategies.replicas).min())} or more"
+
+
+def _values(strategies: Strategies, name: str) -> NDArray[np.int64]:
+    """Values of a degree as :class:`DegreeLimits` names it, shape ``[strategies]``."""
+    if name == "dp":
+        return strategies.attn_dp * strategies.replicas
+    column = {"tp": "attn_tp", "slots": "num_slots"}.get(name, name)
+    values: NDArray[np.int64] = getattr(strategies, column)
+    return values
 
 
 def _smallest(request: PlanRequest, bound: StepBound) -> Tokens:
@@ -102,7 +144,9 @@ def _helps(request: PlanRequest) -> bool:
 
 def _with_domains(request: PlanRequest, count: int) -> PlanRequest:
     spec = replace(request.topology.spec, num_domains=count)
-    return replace(request, topology=build_topology(spec))
+    # Domains are added behind the others, so that chips keep their numbers.
+    topology = sparing(build_topology(spec), request.topology.spared)
+    return replace(request, topology=topology)
 
 
 def _more_domains(request: PlanRequest) -> Iterator[str]:
@@ -153,7 +197,7 @@ def _shorter(request: PlanRequest) -> Iterator[str]:
         setting = replace(request.setting, context_tokens=context)
         return _helps(replace(request, setting=setting))
 
-    yield from _largest("--context", request.setting.context_tokens, fits)
+    yield from _largest("--context", int(request.setting.context_tokens), fits)
 
 
 def _smaller_batch(request: PlanRequest) -> Iterator[str]:

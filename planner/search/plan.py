@@ -2,7 +2,8 @@
 
 1. All strategies get an optimistic objective (:mod:`planner.search.bounds`).
 2. They are solved exactly in order of that bound; the best is the incumbent.
-3. The loop ends when the next bound cannot improve the incumbent by more than the gap.
+3. The loop ends when the next bound cannot improve the incumbent by more than the gap, or
+   when the time limit or Ctrl-C ends it (:mod:`planner.search.control`).
 
 The certificate's bound is the smallest optimistic objective among the strategies that were
 not solved and the incumbent itself: nothing in the space is better than that.
@@ -10,11 +11,12 @@ not solved and the incumbent itself: nothing in the space is better than that.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost.routing import moe_shape
 from planner.domain.degrees import Degrees
@@ -22,6 +24,7 @@ from planner.domain.layout import Certificate
 from planner.domain.outcome import Infeasible
 from planner.domain.workload import Objective
 from planner.search.bounds import BoundTable, StepBound, best_batches, feasible
+from planner.search.control import SearchControl, UnfinishedError
 from planner.search.infeasible import explain
 from planner.search.mesh import MeshMapper, strategy_rates
 from planner.search.objective import UNITS, objective_value, rented_bound
@@ -31,6 +34,8 @@ from planner.search.strategies import Strategies, enumerate_strategies, space_de
 
 # Strategies bounded at a time.
 CHUNK = 1 << 15
+# One of so many strategies is bounded before all others.
+SAMPLE = 128
 NUM_RUNNERS_UP = 4
 # A family that cannot come within this factor of the winner is not worth solving for show.
 MAX_RUNNER_UP_TRIES = 12
@@ -45,19 +50,30 @@ class SearchResult:
     certificate: Certificate
 
 
-def bound_table(request: PlanRequest, bound: StepBound) -> BoundTable:
+def _silent(left: int) -> None:
+    """Tells nobody."""
+
+
+def bound_table(
+    request: PlanRequest, bound: StepBound, tell: Callable[[int], None] = _silent
+) -> BoundTable:
     """Best optimistic batch and objective of every strategy.
 
-    Strategies are taken in chunks that stay in the processor's cache.
+    Strategies are taken in chunks that stay in the processor's cache; ``tell`` is called
+    with the number that is left to bound before each.
     """
     n = len(bound.strategies)
+    tell(n)
     if n <= CHUNK:
         return _bound_chunk(request, bound)
-    starts = range(0, n, CHUNK)
-    parts = [
-        _bound_chunk(request, bound.select(np.arange(start, min(start + CHUNK, n))))
-        for start in starts
-    ]
+    if request.batch is None and request.objective is not Objective.LATENCY:
+        # A good objective, known early, ends the bisection of strategies that are far from it.
+        best_batches(bound.select(np.arange(SAMPLE // 2, n, SAMPLE)))
+    parts = []
+    for start in range(0, n, CHUNK):
+        tell(n - start)
+        part = bound.select(np.arange(start, min(start + CHUNK, n)))
+        parts.append(_bound_chunk(request, part))
     return BoundTable(
         **{
             field.name: np.concatenate([getattr(part, field.name) for part in parts])
@@ -68,27 +84,21 @@ def bound_table(request: PlanRequest, bound: StepBound) -> BoundTable:
 
 def _bound_chunk(request: PlanRequest, bound: StepBound) -> BoundTable:
     n = len(bound.strategies)
+    if request.batch is None and request.objective is not Objective.LATENCY:
+        return best_batches(bound)
     if request.batch is not None:
         tokens = bound.pinned_tokens(request.batch)
-        fits, meets = feasible(bound, tokens)
-        group = np.ones(n, dtype=np.int64)
         batch = np.full(n, float(request.batch))
     else:
-        smallest = bound.tokens(np.ones(n))
-        fits, meets = feasible(bound, smallest)
-        lean = request.objective is Objective.LATENCY
-        group = (fits & meets).astype(np.int64) if lean else best_batches(bound)
-        tokens = bound.tokens(np.maximum(group, 1).astype(float))
-        arrays = bound.arrays
-        batch = tokens.stage * arrays.microbatches * arrays.replicas
+        tokens = bound.tokens(np.ones(n))
+        batch = bound.batch(np.ones(n))
+    fits, meets = feasible(bound, tokens)
+    group = np.ones(n, dtype=np.int64)
+    if request.batch is None:
+        group = (fits & meets).astype(np.int64)
     step = bound.step_s(tokens)
-    strategies = bound.strategies
-    used = strategies.attn_tp * strategies.attn_dp * strategies.pp * strategies.replicas
-    chips = (float(request.topology.num_chips), rented_bound(request.topology, used))
-    value = objective_value(
-        request.objective, step, batch / step, chips, request.price_usd_per_hour
-    )
-    objective = np.where(fits & meets & (group > 0), value, np.inf)
+    value = bound.objective(step, batch)
+    objective = np.where(fits & meets, value, np.inf)
     return BoundTable(
         group=group, objective=objective, step_s=step, fits_memory=fits, meets_tpot=meets
     )
@@ -97,15 +107,15 @@ def _bound_chunk(request: PlanRequest, bound: StepBound) -> BoundTable:
 class _Search:
     """State of one search: incumbent, solved strategies, counts."""
 
-    def __init__(self, request: PlanRequest) -> None:
+    def __init__(self, request: PlanRequest, control: SearchControl) -> None:
         self.request = request
+        self.control = control
         self.mapper = MeshMapper.of(request.topology)
         self.solver = StrategySolver(request, self.mapper)
         self.strategies = enumerate_strategies(request)
         self.best: Solved | None = None
         self.best_value = float("inf")
         self.solved: dict[int, Solved | None] = {}
-        self.started = time.monotonic()
 
     def value(self, solved: Solved) -> float:
         """Objective of a solved strategy."""
@@ -122,11 +132,19 @@ class _Search:
         )
 
     def solve(self, index: int, table: BoundTable) -> None:
-        """Solve one strategy and keep it if it is the best so far."""
-        solved = self.solver.solve(self.strategies.degrees(index), int(table.group[index]))
+        """Solve one strategy and keep it if it is the best so far.
+
+        Raises
+        ------
+        UnfinishedError
+            The search has been stopped meanwhile.
+        """
+        degrees, group = self.strategies.degrees(index), int(table.group[index])
+        solved = self.control.attempt(lambda: self.solver.solve(degrees, group))
         self.solved[index] = solved
         if solved is not None and self.value(solved) < self.best_value:
             self.best, self.best_value = solved, self.value(solved)
+            self.control.offer(self.best_value)
 
     def tightened(self, index: int, table: BoundTable) -> float:
         """Proven bound of one strategy, at least its optimistic one."""
@@ -142,27 +160,20 @@ class _Search:
         value = objective_value(self.request.objective, step_s, batch / step_s, chips, price)
         return max(float(value), float(table.objective[index]))
 
-    def out_of_time(self) -> bool:
-        """Whether the user's time limit has passed and there is something to return."""
-        limit = self.request.time_limit_s
-        return (
-            limit is not None and self.best is not None and time.monotonic() - self.started > limit
-        )
-
     def run(self, table: BoundTable) -> float:
         """Solve in order of bound; return the smallest bound that was left unsolved."""
-        order = np.argsort(table.objective, kind="stable")
-        for position, index in enumerate(order):
-            bound = float(table.objective[index])
-            if not np.isfinite(bound):
-                return float("inf")
-            enough = bound >= self.best_value * (1.0 - self.request.gap)
-            if enough or self.out_of_time():
+        order = _order(table)
+        bounds = np.append(table.objective[order], np.inf)
+        self.control.begin(len(order), float(bounds[0]))
+        for position, index in enumerate(map(int, order)):
+            bound = float(bounds[position])
+            if self.control.enough(bound) or self.control.stopped():
                 return bound
-            self.solve(int(index), table)
-            if self.request.progress is not None:
-                following = order[min(position + 1, len(order) - 1)]
-                self.request.progress(self.best_value, float(table.objective[following]))
+            try:
+                self.solve(index, table)
+            except UnfinishedError:
+                return bound
+            self.control.report(float(bounds[position + 1]))
         return float("inf")
 
 
@@ -190,14 +201,19 @@ def runners_up(search: _Search, table: BoundTable, best: Solved) -> tuple[Solved
     seen = {_family(best.assignment.degrees, num_experts)}
     found: list[Solved] = []
     tries = 0
-    for index in _by_bound(table):
+    for index in map(int, _order(table)):
         family = _family(search.strategies.degrees(index), num_experts)
         if family in seen:
             continue
         seen.add(family)
         tries += 1
-        if index not in search.solved:
-            search.solve(index, table)
+        if search.control.stopped():
+            break
+        try:
+            if index not in search.solved:
+                search.solve(index, table)
+        except UnfinishedError:
+            break
         solved = search.solved[index]
         if solved is not None:
             found.append(solved)
@@ -206,23 +222,45 @@ def runners_up(search: _Search, table: BoundTable, best: Solved) -> tuple[Solved
     return tuple(sorted(found, key=search.value))
 
 
-def _by_bound(table: BoundTable) -> Iterable[int]:
+def _order(table: BoundTable) -> NDArray[np.int64]:
+    """Strategies that may be feasible, in order of their bound."""
     order = np.argsort(table.objective, kind="stable")
-    return (int(index) for index in order if np.isfinite(table.objective[index]))
+    return order[: np.count_nonzero(np.isfinite(table.objective))]
 
 
 def solved_bound(search: _Search, table: BoundTable, left: float) -> float:
     """Smallest objective that any solved strategy could still have.
 
     A solved strategy keeps its optimistic bound unless that would dominate the
-    certificate; then the bound is tightened with exact stages and placement bounds.
+    certificate; then the bound is tightened with exact stages and placement bounds, unless
+    the search has been stopped for a while.
     """
     floor = min(left, search.best_value)
     for index in sorted(search.solved, key=lambda i: float(table.objective[i])):
-        if table.objective[index] >= floor:
+        optimistic = float(table.objective[index])
+        if optimistic >= floor:
             break
-        floor = min(floor, search.tightened(index, table))
+        if search.control.is_overdue():
+            return optimistic
+        try:
+            floor = min(floor, search.control.attempt(partial(search.tightened, index, table)))
+        except UnfinishedError:
+            return optimistic
     return floor
+
+
+def dominated_count(request: PlanRequest, strategies: Strategies) -> int:
+    """Strategies left out since the same with more replicas is in the space and as good.
+
+    That holds where cells of a size are alike, so neither on wounded machines nor beside
+    excluded chips, and where fewer chips are not cheaper.
+    """
+    limits, topology = request.limits, request.topology
+    free = limits.replicas is None and limits.dp is None
+    alike = topology.wounded is None and not topology.spared.excluded
+    if request.objective is Objective.COST or not (free and alike):
+        return 0
+    return int((strategies.replicas - 1).sum())
 
 
 def _certificate(
@@ -244,6 +282,8 @@ def _certificate(
         infeasible_placement=unplaceable,
         pruned=enumerated - memory - tpot - solved,
         solved=solved,
+        dominated=dominated_count(search.request, search.strategies),
+        stopped=search.control.why,
         space=space_description(search.strategies),
     )
 
@@ -254,14 +294,25 @@ def search_layout(request: PlanRequest) -> SearchResult | Infeasible:
     Returns
     -------
     SearchResult or Infeasible
-        ``certificate.gap`` is at most ``request.gap`` unless the time limit struck.
+        ``certificate.gap`` is at most ``request.gap`` unless the search was stopped early;
+        ``certificate.stopped`` says what ended it.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C, when there is no layout yet.
     """
-    search = _Search(request)
-    strategies: Strategies = search.strategies
+    control = SearchControl(request.gap, request.time_limit_s, request.progress)
+    with control.listening(request.interruptible):
+        return _search(_Search(request, control))
+
+
+def _search(search: _Search) -> SearchResult | Infeasible:
+    request, strategies = search.request, search.strategies
     if len(strategies) == 0:
         return explain(request, strategies, None)
     bound = StepBound(request, strategies, strategy_rates(search.mapper, strategies))
-    table = bound_table(request, bound)
+    table = bound_table(request, bound, search.control.begin)
     left = search.run(table)
     if search.best is None:
         return explain(request, strategies, (bound, table))

@@ -15,7 +15,13 @@ def degrees_name(degrees: Degrees) -> str:
     copies = f" ({degrees.num_slots} slots)" if degrees.num_slots else ""
     stages = f", PP{degrees.pp}" if degrees.pp > 1 else ""
     replicas = f", {degrees.replicas} replicas" if degrees.replicas > 1 else ""
-    return f"TP{degrees.attn_tp} x DP{degrees.attn_dp}{experts}{copies}{stages}{replicas}"
+    shared = f" x CP{degrees.cp}" if degrees.cp > 1 else ""
+    habits = (
+        f", {degrees.overlap.label.replace(',', ' and ')} overlapped" if degrees.overlap else ""
+    )
+    habits += f", {degrees.draft} drafted" if degrees.draft else ""
+    degree = f"TP{degrees.attn_tp}{shared} x DP{degrees.attn_dp}"
+    return f"{degree}{experts}{copies}{stages}{replicas}{habits}"
 
 
 def _term_text(name: str) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from planner.cost.routing import FloatArray
 from planner.cost.step import Setting
 from planner.domain.question import DegreeLimits
 from planner.domain.workload import Objective
+from planner.search.control import Progress
 from planner.topology.graph import Topology
-
-Progress = Callable[[float, float], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +25,11 @@ class PlanRequest:
     gap : float
         Stop once the certificate's gap is at most this, e.g. 0.005.
     time_limit_s : float, optional
-        Stop early after this many seconds with an honest gap.
+        Stop early after this many seconds of search with an honest gap.
+    progress : callable, optional
+        Told the :class:`planner.search.control.SearchState` after every solved strategy.
+    interruptible : bool
+        Whether the first Ctrl-C ends the search with the best layout so far.
     """
 
     setting: Setting
@@ -43,3 +45,4 @@ class PlanRequest:
     time_limit_s: float | None = None
     seed: int = 0
     progress: Progress | None = None
+    interruptible: bool = False

@@ -14,21 +14,31 @@ with what no slots and no cells can beat, which proves how good the strategy cou
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.cost.block import RoutedLoad, Tokens
+from planner.cost.block import RoutedLoad
 from planner.cost.evaluate import (
+    ReplicaLoad,
+    Routing,
     cached_sequences,
     degrees_split,
     evaluate,
-    microbatch_tokens,
+    fullest_microbatch,
+    on_machine,
     replica_times,
+    staged,
 )
 from planner.cost.fabric import replica_rates
-from planner.cost.memory import activation_bytes, budget_bytes, layer_bytes, table_bytes
+from planner.cost.memory import (
+    activation_bytes,
+    budget_bytes,
+    cache_bytes,
+    draft_bytes,
+    layer_bytes,
+    table_bytes,
+)
 from planner.cost.price import FabricRates, merge_rates
 from planner.cost.routing import moe_layer_indices, moe_shape, routed_load, touched_bound
 from planner.cost.step import layer_groups
@@ -45,7 +55,6 @@ from planner.search.request import PlanRequest
 from planner.search.stages import Ends, StageCosts, cut_stages
 
 Sequences = tuple[tuple[tuple[int, ...], ...], ...]
-Routing = Callable[[float], dict[int, RoutedLoad]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +110,7 @@ class StrategySolver:
 
     def __init__(self, request: PlanRequest, mapper: MeshMapper) -> None:
         self.request = request
+        self.setting = on_machine(request.setting, request.topology)
         self.mapper = mapper
         self._maps: dict[tuple[int, int], tuple[SlotMap, ...]] = {}
         self._hot_bounds: dict[tuple[int, int], list[float]] = {}
@@ -229,10 +239,9 @@ class StrategySolver:
     def cut(self, case: _Case, batch: int) -> _Cut | None:
         """Cut stages for ``batch`` sequences; None when memory or the TPOT limit fails."""
         request, degrees = self.request, case.degrees
-        setting = request.setting
+        setting = self.setting
         sequences = even_sequences(degrees, batch)
-        tokens = microbatch_tokens(sequences[0])
-        routed = case.routing(float(tokens.stage))
+        load = ReplicaLoad(microbatch=fullest_microbatch(sequences[0]), routing=case.routing)
         whole = Assignment(
             degrees=degrees,
             stage_ends=(len(setting.model.layers),),
@@ -240,28 +249,24 @@ class StrategySolver:
             slot_maps=(),
             sequences=sequences,
         )
-        times = replica_times(setting, whole, tokens, routed, case.fabric)
-        tables = (times.embedding_s, times.head_s)
-        costs = self._stage_costs(case, sequences, tokens, routed)
+        costs = self._stage_costs(case, sequences, load)
         if costs is None:
             return None
+        times = replica_times(setting, whole, load, case.fabric)
+        tables = (times.embedding_s, times.head_s + times.draft_s)
         ends = cut_stages(replace(costs, layer_s=times.layer_s, table_s=tables), degrees.pp)
         if ends is None:
             return None
-        final = replica_times(setting, replace(whole, stage_ends=ends), tokens, routed, case.fabric)
+        final = staged(setting, replace(whole, stage_ends=ends), times)
         if request.tpot_s is not None and final.step_s > request.tpot_s:
             return None
         return _Cut(batch=batch, sequences=sequences, ends=ends, step_s=final.step_s)
 
     def _stage_costs(
-        self,
-        case: _Case,
-        sequences: Sequences,
-        tokens: Tokens,
-        routed: dict[int, RoutedLoad],
+        self, case: _Case, sequences: Sequences, load: ReplicaLoad
     ) -> StageCosts | None:
         """Bytes of every layer on the fullest chip, and what is left for a stage."""
-        degrees, setting = case.degrees, self.request.setting
+        degrees, setting = case.degrees, self.setting
         split = degrees_split(degrees)
         slots = -(-degrees.num_slots // degrees.ep)
         cached = float(cached_sequences(sequences[0]))
@@ -269,10 +274,14 @@ class StrategySolver:
         for group in layer_groups(setting.model):
             own = layer_bytes(setting, group, split)
             moe = slots if group.is_moe else 0
-            layer_b[list(group.indices)] = (
-                own.fixed + own.per_slot * moe + own.kv_per_sequence * cached
-            )
+            kept = cache_bytes(setting, group, split, cached)
+            layer_b[list(group.indices)] = own.fixed + own.per_slot * moe + kept
+        tokens = load.microbatch.tokens(split)
+        routed = case.routing(float(tokens.stage))
         first, last = table_bytes(setting, split, float(degrees.pp))
+        if degrees.draft:
+            drafting = draft_bytes(setting, split, (float(slots), cached))
+            last = last + drafting[0] + drafting[1]
         hot = max((float(load.hot_share) for load in routed.values()), default=0.0)
         active = float(activation_bytes(setting, split, tokens, hot))
         free = budget_bytes(setting) - active

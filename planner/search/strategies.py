@@ -4,14 +4,20 @@ Sets
 ----
 stage size ``S`` (chips of one stage) : every size up to a scale-up domain, and every
     multiple of equal pieces over several domains
-``attn_tp`` : divisors of ``S`` up to the number of heads; ``attn_dp = S / attn_tp``
+``attn_tp`` : divisors of ``S`` up to the number of heads
+``cp`` : 1, and where :func:`shares_contexts` sees a use every divisor of ``S / attn_tp``;
+    ``attn_dp = S / (attn_tp cp)``
 ``ep`` : divisors of ``S`` up to the slots; ``expert_tp = S / ep``
 ``pp`` : 1 up to the number of layers
 ``num_slots`` : one copy of every expert, or every chip filled with ``c`` slots for ``c`` up
     to ``MAX_EXTRA_SLOTS`` above the least
-``microbatches`` : 1 to ``pp + 1``, and ``2 pp``
+``microbatches`` : 1 to ``pp + 1``, and ``2 pp``; thinned for long pipelines
+    (:func:`microbatch_counts`)
 ``replicas`` : as many as fit; also every smaller number when cost is the objective and the
     batch is fixed, since fewer nodes may then be rented
+``overlap`` : nothing, or everything that communicates (:func:`overlap_modes`); nothing where
+    contexts are shared
+``draft`` : 0, and up to ``MAX_DRAFT`` where the acceptance of drafts is known
 """
 
 from __future__ import annotations
@@ -23,20 +29,43 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.block import ceil_div
+from planner.cost.block import Split, ceil_div
+from planner.cost.core import Queries, core_op
+from planner.cost.evaluate import on_machine
+from planner.cost.fabric import shape_rate
+from planner.cost.memory import budget_bytes, cache_bytes
+from planner.cost.price import price_op
 from planner.cost.routing import moe_shape
-from planner.domain.degrees import Degrees
+from planner.cost.step import layer_groups
+from planner.domain.curves import Op
+from planner.domain.degrees import Degrees, OverlapMode
 from planner.domain.model import LinearAttention, ModelSpec, MoeFfn
 from planner.domain.question import permits
-from planner.domain.workload import Objective
+from planner.domain.workload import Objective, TimeModel
 from planner.search.request import PlanRequest
-from planner.topology.groups import max_cells
+from planner.topology.groups import group_shape, max_cells
 
 IntArray = NDArray[np.int64]
+
+SPLIT_FIELDS = (
+    "attn_tp",
+    "attn_dp",
+    "ep",
+    "expert_tp",
+    "num_slots",
+    "cp",
+    "overlap",
+    "draft",
+)
+PIPELINE_FIELDS = ("pp", "microbatches", "replicas")
 
 MAX_EXTRA_SLOTS = 3
 MAX_STAGES = 64
 MAX_EXPERT_TP = 16
+MAX_DRAFT = 3
+ALL_MICROBATCHES = 8
+# Where a rank holds fewer sequences, fractions of a sequence are worth sharing its context.
+FEW_SEQUENCES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +80,9 @@ class Strategies:
     num_slots: IntArray
     microbatches: IntArray
     replicas: IntArray
+    cp: IntArray
+    overlap: IntArray
+    draft: IntArray
 
     def __len__(self) -> int:
         return len(self.attn_tp)
@@ -61,7 +93,9 @@ class Strategies:
 
     def degrees(self, index: int) -> Degrees:
         """Degrees of one strategy."""
-        return Degrees(**{f.name: int(getattr(self, f.name)[index]) for f in fields(self)})
+        numbers = {f.name: int(getattr(self, f.name)[index]) for f in fields(self)}
+        mode = OverlapMode(numbers.pop("overlap"))
+        return Degrees(**numbers, overlap=mode)
 
 
 def divisors(number: int) -> list[int]:
@@ -84,13 +118,13 @@ def max_attn_tp(model: ModelSpec) -> int:
 
 def stage_sizes(request: PlanRequest) -> list[int]:
     """Chips that one stage may have."""
-    domains = request.topology.domains
+    domains = [domain for domain in request.topology.open_domains if domain]
     largest = max(len(domain) for domain in domains)
     sizes = set(range(1, largest + 1))
     for num_domains in range(2, len(domains) + 1):
         for piece in range(ceil_div(largest, 2), largest + 1):
             sizes.add(num_domains * piece)
-    total = request.topology.num_chips
+    total = request.topology.max_used
     return sorted(size for size in sizes if size <= total)
 
 
@@ -115,6 +149,75 @@ def slot_counts(num_experts: int, ep: int) -> list[int]:
     return sorted(slots for slots in {num_experts, *full} if slots <= num_experts * ep)
 
 
+def shares_contexts(request: PlanRequest, attn_tp: int) -> bool:
+    """Whether ranks may gain from sharing the contexts of their sequences (``cp > 1``).
+
+    Take a layout with ``cp`` ranks for ``s`` sequences, and one that gives each rank whole
+    sequences, as data parallelism does; everything but the attention core is alike. With ``s``
+    divisible by ``cp`` both read and hold the same, and sharing pays two collectives a layer
+    besides: it is dominated. Otherwise it gains a fraction of one sequence per rank at most:
+
+    - in time less than one sequence's core takes, so nothing unless that is more than the
+      latency of the two collectives (``s < cp`` is the case of long contexts);
+    - in memory a fraction of what a rank holds, so something only where that is a few
+      sequences. What ``FEW_SEQUENCES`` leaves out are such roundings.
+    """
+    setting = on_machine(request.setting, request.topology)
+    split = Split(attn_tp=float(attn_tp), attn_dp=1.0, ep=1.0, expert_tp=1.0)
+    domain = max(request.topology.open_domains, key=len)
+    if len(domain) < 2:
+        return False
+    pair = group_shape(request.topology, domain[:2])
+    wait = 0.0
+    for op in (Op.ALL_GATHER, Op.ALL_REDUCE):
+        rate = shape_rate(request.topology, op, pair)
+        wait += min(float(own.latency_s) for own in (rate, *rate.others))
+    core_s, wait_s, cached = 0.0, 0.0, 0.0
+    for group in layer_groups(setting.model):
+        core = core_op(setting.core, group.layer.attention, split, Queries(sequences=1.0))
+        core_s += len(group.indices) * float(price_op(core, setting.chip).busy_s)
+        wait_s += len(group.indices) * wait
+        cached += len(group.indices) * float(cache_bytes(setting, group, split, 1.0))
+    return core_s > wait_s or budget_bytes(setting) < FEW_SEQUENCES * cached
+
+
+def context_ways(request: PlanRequest, size: int, attn_tp: int, shares: bool) -> list[int]:
+    """Values of ``cp`` for a stage of ``size`` chips."""
+    allowed = request.limits.cp
+    if allowed is None:
+        return divisors(size // attn_tp) if shares else [1]
+    return [ways for ways in divisors(size // attn_tp) if ways in allowed]
+
+
+def overlap_modes(request: PlanRequest, communicates: OverlapMode) -> list[OverlapMode]:
+    """Overlap modes worth trying where ``communicates`` are the axes that communicate at all.
+
+    Halving a microbatch costs as much for one hidden axis as for two, so of the modes that hide
+    anything only those that hide most are left: the others are dominated. Modes that hide
+    nothing here are one mode. Under the time model OVERLAP everything is hidden already.
+    """
+    allowed = request.limits.overlap
+    permitted = [mode for mode in OverlapMode if permits(allowed, int(mode))]
+    hidden: dict[int, OverlapMode] = {}
+    for mode in permitted:
+        hidden.setdefault(int(mode & communicates), mode)
+    if request.setting.time_model is TimeModel.OVERLAP:
+        return permitted[:1]
+    return [
+        mode
+        for hides, mode in hidden.items()
+        if not hides or not any(hides != more and hides & more == hides for more in hidden)
+    ]
+
+
+def draft_lengths(request: PlanRequest) -> list[int]:
+    """Tokens to draft for every sequence: none unless their acceptance is given."""
+    if not request.setting.acceptance:
+        return [0] if permits(request.limits.draft, 0) else []
+    allowed = request.limits.draft
+    return sorted(range(MAX_DRAFT + 1) if allowed is None else allowed)
+
+
 def _expert_choices(request: PlanRequest, size: int) -> Iterator[tuple[int, int, int]]:
     """``(ep, expert_tp, num_slots)`` that fit a stage of ``size`` chips."""
     limits = request.limits
@@ -134,6 +237,27 @@ def _expert_choices(request: PlanRequest, size: int) -> Iterator[tuple[int, int,
                 yield ep, expert_tp, slots
 
 
+def microbatch_counts(num_layers: int, pp: int, every: bool = False) -> frozenset[int]:
+    """Microbatches in flight that are worth trying in a pipeline of ``pp`` stages.
+
+    A step of ``m`` microbatches of ``b`` sequences takes ``max(S(b) + hops, m t(b))`` with the
+    sum ``S`` over stages and the slowest stage ``t``; neither grows faster than ``b``. While
+    ``(m + 1) t <= S + hops``, the same sequences in ``m + 1`` microbatches step no slower; once
+    ``m t`` is the larger, the same in fewer do. Apart from rounding of ``b`` the best ``m`` is
+    therefore next to ``(S + hops) / t``, which lies from ``layers / ceil(layers / pp)`` (even
+    layers) to ``pp`` and a little more. Up to ``ALL_MICROBATCHES`` stages, and ``every`` time
+    when the batch is given, all are kept; else that range in eighths of ``pp``, and powers of
+    two below it.
+    """
+    if pp == 1:
+        return frozenset({1})
+    if every or pp <= ALL_MICROBATCHES:
+        return frozenset({*range(1, pp + 2), 2 * pp})
+    low = num_layers // ceil_div(num_layers, pp)
+    few = {1 << power for power in range(low.bit_length())}
+    return frozenset({*few, *range(low, pp, pp // 8), pp, pp + 1, 2 * pp})
+
+
 def _pipeline_choices(request: PlanRequest, cells: int) -> Iterator[tuple[int, int, int]]:
     """``(pp, microbatches, replicas)`` for ``cells`` stages on the machine."""
     limits = request.limits
@@ -146,12 +270,57 @@ def _pipeline_choices(request: PlanRequest, cells: int) -> Iterator[tuple[int, i
         counts = range(1, most + 1) if fewer or limits.replicas else (most,)
         # A strategy that pins dp may need fewer replicas than fit.
         counts = range(1, most + 1) if limits.dp else counts
-        free = {*range(1, pp + 2), 2 * pp} if pp > 1 else {1}
-        chosen = free if limits.microbatches is None else limits.microbatches
+        chosen = limits.microbatches
+        if chosen is None:
+            pinned = request.batch is not None or request.objective is Objective.LATENCY
+            chosen = microbatch_counts(num_layers, pp, every=pinned)
         for microbatches in sorted(chosen):
             for replicas in counts:
                 if permits(limits.replicas, replicas):
                     yield pp, microbatches, replicas
+
+
+def _splits(request: PlanRequest) -> dict[int, list[tuple[int, ...]]]:
+    """Every way to split a stage, with what overlaps and drafts, by cells that the machine holds.
+
+    Values are in the order of ``SPLIT_FIELDS``.
+    """
+    dense = not any(isinstance(layer.ffn, MoeFfn) for layer in request.setting.model.layers)
+    heads = max_attn_tp(request.setting.model)
+    largest = request.topology.largest_open
+    drafts = draft_lengths(request)
+    shares: dict[int, bool] = {}
+    cells: dict[tuple[int, int], int] = {}
+    modes = {axes: overlap_modes(request, axes) for axes in OverlapMode}
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for size in stage_sizes(request):
+        experts = list(_expert_choices(request, size))
+        for attn_tp in divisors(size):
+            if attn_tp > heads or not permits(request.limits.tp, attn_tp):
+                continue
+            if request.limits.cp is None and attn_tp not in shares:
+                shares[attn_tp] = shares_contexts(request, attn_tp)
+            ways = context_ways(request, size, attn_tp, shares.get(attn_tp, False))
+            if dense:
+                ways = [cp for cp in ways if cp * attn_tp == size]
+            for ep, expert_tp, slots in experts:
+                unit = unit_of(attn_tp, expert_tp, largest)
+                if unit is None or size % unit:
+                    continue
+                if (size, unit) not in cells:
+                    cells[size, unit] = max_cells(request.topology, size, unit)
+                rows = found.setdefault(cells[size, unit], [])
+                for cp in ways:
+                    attn_dp = size // (attn_tp * cp)
+                    given = (attn_tp, attn_dp, ep, expert_tp, slots, cp)
+                    axes = OverlapMode.TP if attn_tp > 1 else OverlapMode.NONE
+                    if not dense and attn_dp * cp > 1:
+                        axes = OverlapMode(axes | OverlapMode.EP)
+                    for mode in modes[axes]:
+                        # Halves of a rank's fraction of a sequence would make steps jump.
+                        if cp == 1 or mode is OverlapMode.NONE:
+                            rows += [(*given, int(mode), draft) for draft in drafts]
+    return found
 
 
 def enumerate_strategies(request: PlanRequest) -> Strategies:
@@ -162,49 +331,35 @@ def enumerate_strategies(request: PlanRequest) -> Strategies:
     Strategies
         Possibly empty, when the limits exclude everything.
     """
-    dense = not any(isinstance(layer.ffn, MoeFfn) for layer in request.setting.model.layers)
-    heads = max_attn_tp(request.setting.model)
-    largest = max(len(domain) for domain in request.topology.domains)
-    pipelines: dict[int, IntArray] = {}
-    blocks: list[IntArray] = []
-    for size in stage_sizes(request):
-        experts = list(_expert_choices(request, size))
-        for attn_tp in divisors(size):
-            attn_dp = size // attn_tp
-            if attn_tp > heads or not permits(request.limits.tp, attn_tp):
-                continue
-            if dense and attn_dp > 1:
-                continue
-            for ep, expert_tp, slots in experts:
-                unit = unit_of(attn_tp, expert_tp, largest)
-                if unit is None or size % unit:
-                    continue
-                cells = max_cells(request.topology, size, unit)
-                if cells not in pipelines:
-                    rows = list(_pipeline_choices(request, cells))
-                    pipelines[cells] = np.array(rows, dtype=np.int64).reshape(-1, 3)
-                rows_here = pipelines[cells]
-                block = np.empty((len(rows_here), 8), dtype=np.int64)
-                block[:, :6] = (attn_tp, attn_dp, 0, ep, expert_tp, slots)
-                block[:, 2] = rows_here[:, 0]
-                block[:, 6:] = rows_here[:, 1:]
-                blocks.append(block)
-    table = np.concatenate(blocks) if blocks else np.empty((0, 8), dtype=np.int64)
+    columns: dict[str, list[IntArray]] = {f.name: [] for f in fields(Strategies)}
+    for cells, splits in _splits(request).items():
+        rows = list(_pipeline_choices(request, cells))
+        own = np.array(splits, dtype=np.int64).reshape(-1, len(SPLIT_FIELDS))
+        pipelines = np.array(rows, dtype=np.int64).reshape(-1, len(PIPELINE_FIELDS))
+        for place, name in enumerate(SPLIT_FIELDS):
+            columns[name].append(np.repeat(own[:, place], len(pipelines)))
+        for place, name in enumerate(PIPELINE_FIELDS):
+            columns[name].append(np.tile(pipelines[:, place], len(own)))
+    nothing = np.empty(0, dtype=np.int64)
+    found = Strategies(
+        **{name: np.concatenate([nothing, *columns.pop(name)]) for name in [*columns]}
+    )
     dp = request.limits.dp
     if dp is not None:
-        table = table[np.isin(table[:, 1] * table[:, 7], sorted(dp))]
+        found = found.select(np.isin(found.attn_dp * found.replicas, sorted(dp)))
     if request.batch is not None:
         # Every microbatch of every replica must hold at least one sequence.
-        table = table[table[:, 6] * table[:, 7] <= request.batch]
-    names = [f.name for f in fields(Strategies)]
-    return Strategies(**{name: table[:, column] for column, name in enumerate(names)})
+        found = found.select(found.microbatches * found.replicas <= request.batch)
+    return found
 
 
 def space_description(strategies: Strategies) -> dict[str, str]:
     """Values that each degree takes in the space, for the certificate."""
-    return {
+    found = {
         f.name: _ranges(np.unique(getattr(strategies, f.name)).tolist()) for f in fields(Strategies)
     }
+    modes = [OverlapMode(mode).label for mode in np.unique(strategies.overlap).tolist()]
+    return {**found, "overlap": " | ".join(modes)}
 
 
 def _ranges(values: list[int]) -> str:

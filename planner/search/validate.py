@@ -23,15 +23,30 @@ RELATIVE_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What the request fixed: TPOT and batch, when given, and the machine's chips."""
+    """What the request fixed: TPOT and batch, when given, the machine's chips, idle ones.
+
+    Parameters
+    ----------
+    excluded : frozenset of int
+        Chips that no rank may run on.
+    reserve, reserve_per_domain : int
+        Spares among the other chips, of the machine and of each of its domains (all chips of
+        a domain that has no more).
+    domains : tuple of tuple of int
+        Chips of every scale-up domain, when spares are asked for.
+    """
 
     num_chips: int
     tpot_s: float | None
     batch: int | None
+    excluded: frozenset[int] = frozenset()
+    reserve: int = 0
+    reserve_per_domain: int = 0
+    domains: tuple[tuple[int, ...], ...] = ()
 
 
 def degrees_agree(assignment: Assignment, model: ModelSpec) -> list[str]:
-    """``attn_tp attn_dp = ep expert_tp`` with experts; all degrees >= 1."""
+    """``attn_tp cp attn_dp = ep expert_tp`` with experts; degrees >= 1, ``draft`` >= 0."""
     d = assignment.degrees
     found = [
         f"degree {name} is {value}, must be at least 1"
@@ -43,15 +58,19 @@ def degrees_agree(assignment: Assignment, model: ModelSpec) -> list[str]:
             ("expert_tp", d.expert_tp),
             ("microbatches", d.microbatches),
             ("replicas", d.replicas),
+            ("cp", d.cp),
         )
         if value < 1
     ]
+    if d.draft < 0:
+        found.append(f"draft is {d.draft}, must be at least 0")
     if moe_shape(model) is None:
         if (d.ep, d.expert_tp, d.attn_dp, d.num_slots) != (1, 1, 1, 0):
             found.append("a model without experts has ep, expert_tp, attn_dp 1 and no slots")
     elif d.ep * d.expert_tp != d.stage_chips:
         found.append(
-            f"ep {d.ep} x expert_tp {d.expert_tp} is not attn_tp {d.attn_tp} x attn_dp {d.attn_dp}"
+            f"ep {d.ep} x expert_tp {d.expert_tp} is not attn_tp {d.attn_tp} x cp {d.cp} x "
+            f"attn_dp {d.attn_dp}"
         )
     return found
 
@@ -85,6 +104,52 @@ def chips_are_distinct(assignment: Assignment, limits: Limits) -> list[str]:
     found += [f"chip {chip} is used {count} times" for chip, count in used.items() if count > 1]
     outside = [chip for chip in used if not 0 <= chip < limits.num_chips]
     found += [f"chip {chip} is not on the machine" for chip in outside]
+    return found
+
+
+def _used_chips(assignment: Assignment) -> set[int]:
+    return {chip for cells in assignment.cells for cell in cells for chip in cell}
+
+
+def excluded_chips_are_idle(assignment: Assignment, limits: Limits) -> list[str]:
+    """No chip of ``excluded`` in any cell."""
+    used = sorted(_used_chips(assignment) & limits.excluded)
+    return [f"chip {chip} is excluded but has a rank" for chip in used]
+
+
+def spares_are_idle(assignment: Assignment, limits: Limits) -> list[str]:
+    """Idle chips that are not excluded: ``>= reserve``, and in every domain its own share."""
+    busy = _used_chips(assignment) | limits.excluded
+    found = []
+    idle = limits.num_chips - len(busy)
+    if limits.reserve and idle < limits.reserve:
+        found.append(f"{idle} chips are idle, {limits.reserve} are reserved")
+    for index, domain in enumerate(limits.domains):
+        open_chips = len(set(domain) - limits.excluded)
+        free = len(set(domain) - busy)
+        need = min(limits.reserve_per_domain, open_chips)
+        if free < need:
+            found.append(f"{free} chips of domain {index} are idle, {need} are reserved")
+    return found
+
+
+def spares_are_listed(spares: tuple[int, ...], assignment: Assignment, limits: Limits) -> list[str]:
+    """``spares`` are distinct idle chips that are not excluded, as many as are reserved."""
+    busy = _used_chips(assignment) | limits.excluded
+    found = [
+        f"chip {chip} is listed as a spare twice" for chip, n in Counter(spares).items() if n > 1
+    ]
+    found += [f"chip {chip} is listed as a spare but not free" for chip in spares if chip in busy]
+    if limits.reserve and len(spares) != limits.reserve:
+        found.append(f"{len(spares)} spares are listed, {limits.reserve} are reserved")
+    for index, domain in enumerate(limits.domains):
+        open_chips = len(set(domain) - limits.excluded)
+        need = min(limits.reserve_per_domain, open_chips)
+        listed = len(set(domain) & set(spares))
+        if limits.reserve_per_domain and listed != need:
+            found.append(f"{listed} spares of domain {index} are listed, {need} are reserved")
+    if spares and not (limits.reserve or limits.reserve_per_domain):
+        found.append(f"{len(spares)} spares are listed, none are reserved")
     return found
 
 
@@ -174,6 +239,8 @@ def structure_violations(
         degrees_agree(assignment, model)
         + layers_are_covered(assignment, model)
         + chips_are_distinct(assignment, limits)
+        + excluded_chips_are_idle(assignment, limits)
+        + spares_are_idle(assignment, limits)
         + experts_are_placed(assignment, model)
         + sequences_are_split(assignment, limits)
     )

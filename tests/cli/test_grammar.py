@@ -35,7 +35,7 @@ def library(monkeypatch):
     class Library:
         answer = small_layout()
 
-        def ask(self, *arguments):
+        def ask(self, *arguments, **_):
             self.asked.append(arguments)
             if isinstance(self.answer, BaseException):
                 raise self.answer
@@ -87,7 +87,16 @@ def test_bare_question_has_the_defaults_of_the_record(library, command):
         (["--gap", "0.01"], {"gap": 0.01}),
         (["--time-limit", "1min"], {"time_limit_s": 60.0}),
         (["--seed", "7"], {"seed": 7}),
-        (["--cp", "1"], {}),
+        (["--exclude", "rack:r1", "--exclude", "c0"], {"exclude": ("rack:r1", "c0")}),
+        (["--reserve", "4"], {"reserve": 4}),
+        (["--reserve", "2/domain"], {"reserve_per_domain": 2}),
+        (["--reserve", "2/node"], {"reserve_per_domain": 2}),
+        (["--no-overlap"], {"limits": DegreeLimits(overlap=frozenset({0}))}),
+        (["--overlap", "ep,tp"], {"limits": DegreeLimits(overlap=frozenset({3}))}),
+        (
+            ["--draft", "0..2", "--acceptance", "0.8"],
+            {"limits": DegreeLimits(draft=frozenset({0, 1, 2})), "acceptance": 0.8},
+        ),
     ],
 )
 def test_every_option_reaches_the_question(library, options, changes):
@@ -95,7 +104,7 @@ def test_every_option_reaches_the_question(library, options, changes):
 
 
 @pytest.mark.parametrize(
-    "name", ["tp", "pp", "ep", "dp", "expert-tp", "slots", "microbatches", "replicas"]
+    "name", ["tp", "pp", "ep", "dp", "expert-tp", "slots", "microbatches", "replicas", "cp"]
 )
 @pytest.mark.parametrize(
     ("text", "values"),
@@ -156,7 +165,7 @@ def test_value_that_cannot_be_read_names_its_option(library, capsys, option, tex
     assert library.asked == []
 
 
-@pytest.mark.parametrize("phase", ["prefill", "serve", "train"])
+@pytest.mark.parametrize("phase", ["prefill", "serve"])
 @pytest.mark.parametrize("command", ["plan", "evaluate"])
 def test_later_phases_are_refused_by_name(library, capsys, command, phase):
     assert run([command, *BASE, "--phase", phase]) == 2
@@ -174,9 +183,7 @@ def test_later_phases_are_refused_by_name(library, capsys, command, phase):
         ("--rate", "10"),
         ("--concurrency", "64"),
         ("--seq", "4k"),
-        ("--global-batch", "1024"),
         ("--ttft", "1s"),
-        ("--cp", "2"),
     ],
 )
 def test_options_of_later_phases_are_refused_by_name(library, capsys, option, text):

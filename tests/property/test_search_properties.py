@@ -8,6 +8,7 @@ from planner.catalog.machine_size import resize
 from planner.catalog.machines import load_machine
 from planner.catalog.model_config import load_model
 from planner.cost.routing import moe_layer_indices, moe_shape, uniform_loads
+from planner.cost.runs.gemm import sustained_chip
 from planner.cost.step import Setting
 from planner.domain.workload import Objective, TimeModel
 from planner.search.bounds import StepBound
@@ -33,38 +34,29 @@ def request(model_name, machine, time_model=TimeModel.SUM, skewed=False, **optio
     return PlanRequest(
         setting=Setting(
             model=model,
-            chip=topology.chip,
+            chip=sustained_chip(topology.chip),
             context_tokens=4096,
             time_model=time_model,
             reserve_fraction=0.1,
+            acceptance=options.pop("acceptance", 0.0),
         ),
         topology=topology,
         loads=loads,
         uniform=not skewed,
         objective=options.pop("objective", Objective.THROUGHPUT),
-        limits=DegreeLimits(),
+        limits=options.pop("limits", DegreeLimits()),
         **options,
     )
 
 
-@pytest.mark.parametrize("time_model", list(TimeModel))
-@pytest.mark.parametrize(
-    ("model", "machine", "skewed"),
-    [
-        ("mixtral-8x7b", "h100-hgx", False),
-        ("mixtral-8x7b", "h100-hgx", True),
-        ("qwen3-30b-a3b", "h200-hgx", True),
-        ("llama-3.1-8b", "h100-hgx", False),
-    ],
-)
-def test_no_exact_solution_beats_its_bound(model, machine, skewed, time_model):
-    asked = request(model, machine, time_model, skewed, tpot_s=40e-3)
+def check_bounds(asked, count=60):
+    """Bounds, optimistic and tightened, of some strategies against their exact solutions."""
     strategies = enumerate_strategies(asked)
     mapper = MeshMapper.of(asked.topology)
     bound = StepBound(asked, strategies, strategy_rates(mapper, strategies))
     table = bound_table(asked, bound)
     solver = StrategySolver(asked, mapper)
-    picked = np.random.default_rng(1).permutation(len(strategies))[:60]
+    picked = np.random.default_rng(1).permutation(len(strategies))[:count]
     solved_any = 0
     for index in picked:
         if not np.isfinite(table.objective[index]):
@@ -82,8 +74,39 @@ def test_no_exact_solution_beats_its_bound(model, machine, skewed, time_model):
     assert solved_any > 5
 
 
-def test_step_grows_no_faster_than_the_batch():
-    asked = request("mixtral-8x7b", "h100-hgx")
+@pytest.mark.parametrize("time_model", list(TimeModel))
+@pytest.mark.parametrize(
+    ("model", "machine", "skewed"),
+    [
+        ("mixtral-8x7b", "h100-hgx", False),
+        ("mixtral-8x7b", "h100-hgx", True),
+        ("qwen3-30b-a3b", "h200-hgx", True),
+        ("llama-3.1-8b", "h100-hgx", False),
+    ],
+)
+def test_no_exact_solution_beats_its_bound(model, machine, skewed, time_model):
+    check_bounds(request(model, machine, time_model, skewed, tpot_s=40e-3))
+
+
+@pytest.mark.parametrize(
+    ("model", "machine", "options"),
+    [
+        ("qwen3-30b-a3b", "h200-hgx", {"limits": DegreeLimits(cp=frozenset({2, 4}))}),
+        ("llama-3.1-8b", "h100-hgx", {"limits": DegreeLimits(cp=frozenset({2, 4}))}),
+        ("qwen3-30b-a3b", "h100-hgx", {"limits": DegreeLimits(overlap=frozenset({1, 2, 3}))}),
+        ("mixtral-8x7b", "h100-hgx", {"acceptance": 0.7, "skewed": True}),
+        ("gemma-3-27b", "tpu-v5e", {"size": {"shape": (4, 8)}, "acceptance": 0.9}),
+    ],
+)
+def test_no_exact_solution_beats_its_bound_on_any_axis(model, machine, options):
+    check_bounds(request(model, machine, tpot_s=40e-3, **options), count=120)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"acceptance": 0.7}, {"limits": DegreeLimits(cp=frozenset({1, 2, 3, 4}))}]
+)
+def test_step_grows_no_faster_than_the_batch(options):
+    asked = request("mixtral-8x7b", "h100-hgx", **options)
     strategies = enumerate_strategies(asked)
     mapper = MeshMapper.of(asked.topology)
     bound = StepBound(asked, strategies, strategy_rates(mapper, strategies))

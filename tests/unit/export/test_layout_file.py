@@ -35,7 +35,7 @@ def test_file_is_indented_json_with_declared_order_and_a_last_line_break():
     content = layout_json(small_layout())
     text = content.decode()
     assert text.endswith("}\n") and not text.endswith("\n\n")
-    assert text.startswith('{\n  "schema_version": 1,\n  "planner_version": "0.0.0",\n')
+    assert text.startswith('{\n  "schema_version": 2,\n  "planner_version": "0.0.0",\n')
     assert list(json.loads(content))[:4] == [
         "schema_version",
         "planner_version",
@@ -91,7 +91,7 @@ def test_schema_accepts_the_file_and_refuses_edits():
     good = json.loads(layout_json(small_layout()))
     jsonschema.validate(good, schema)
     for change in (
-        {"schema_version": 2},
+        {"schema_version": 3},
         {"degrees": {}},
         {"ranks": "none"},
         {"extra": 1},
@@ -191,9 +191,9 @@ def test_numbers_that_are_none_are_refused(written, number):
     assert refusal(written, text).line == line_with(text, '"bubble"')
 
 
-@pytest.mark.parametrize("version", ["2", "0", '"1"', "1.0", "true", "null"])
+@pytest.mark.parametrize("version", ["1", "3", "0", '"1"', "1.0", "true", "null"])
 def test_other_schema_versions_are_refused_before_the_rest_is_read(written, version):
-    text = changed(written, '"schema_version": 1', f'"schema_version": {version}')
+    text = changed(written, '"schema_version": 2', f'"schema_version": {version}')
     # A later version may have other fields: they are not what to complain about.
     error = refusal(written, changed_text(text, '"degrees"', '"degrees_of_a_later_version"'))
     assert error.field == "schema_version"
@@ -217,7 +217,7 @@ def test_file_without_a_version_is_not_a_layout(written):
         (b"[]", "expected `object`, got `array`"),
         (b"null", "expected `object`, got `null`"),
         (b"\xff\xfe{}", "not UTF-8"),
-        (b'{"schema_version": 1, "x": ' + b"[" * 100_000, ""),
+        (b'{"schema_version": 2, "x": ' + b"[" * 100_000, ""),
     ],
 )
 def test_files_of_another_kind_are_refused(tmp_path, content, message):

@@ -6,7 +6,12 @@ import pytest
 from layout_factory import DEGREES, certificate, prediction, small_layout
 from msgspec import structs
 
-from planner.report.plan_text import certificate_text, degrees_line, show_layout
+from planner.report.plan_text import (
+    certificate_text,
+    counts_text,
+    degrees_line,
+    show_layout,
+)
 
 # Shares: 15 and 5 of 20 ms. Stages: 9 and 11 ms around a mean of 10. Memory: 40 + 20 + 2
 # + 8 of 80 GB leave 10. The runner-up has half of the 220 tokens/s/chip.
@@ -48,8 +53,8 @@ Runners-up of other kinds
   TP1 x DP2, EP2 (6 slots), PP1, 1 replica, batch 12  16.0 ms         110    50.0%
 
 Certificate: no layout in the searched space is more than 0.22% better (0.0045 chip-
-seconds per token, proven bound 0.00449). 1,000 strategies: 100 do not fit in memory, 30
-miss the TPOT limit, 865 pruned by their bound, 5 solved.
+seconds per token, proven bound 0.00449).
+1,000 strategies: 100 over memory, 30 over TPOT, 865 pruned by bound, 5 solved.
 Why: Attention reads the cache.
 """
 
@@ -116,7 +121,22 @@ def test_runner_up_that_was_only_bounded_says_so():
     assert "batch 12, at best" in shown(runners_up=(other,))
 
 
-def test_certificate_tells_strategies_without_a_placement():
-    assert "5 solved, 2 of them without a placement." in certificate_text(
+def test_counts_tell_strategies_without_a_placement_and_dominated_ones():
+    assert "5 solved, 2 of them without a placement." in counts_text(
         certificate(infeasible_placement=2)
     )
+    assert counts_text(certificate(dominated=1234)).endswith("5 solved; 1,234 more dominated.")
+
+
+def test_certificate_tells_what_ended_the_search_early():
+    for stopped, text in (
+        ("interrupted", " Ctrl-C ended the search."),
+        ("time limit", " The time limit ended the search."),
+        ("gap", "0.00449)."),
+        ("exhausted", "0.00449)."),
+    ):
+        assert certificate_text(certificate(stopped=stopped)).endswith(text)
+
+
+def test_spares_are_counted_among_idle_chips():
+    assert "4 chips used, 1 idle (1 as spares)" in shown(reserved_chips=("node0/chip4",))
