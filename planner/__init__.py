@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from planner.errors import CatalogError, ModelBugError, PlannerError, SpecError
     from planner.machine_api import load_topology
     from planner.run_api import EstimateKind, RunEstimate, RunQuestion, estimate
+    from planner.verify_api import verify_certificate
 
 _HOMES = {
     "estimate": "planner.run_api",
@@ -37,6 +38,7 @@ _HOMES = {
     "load_topology": "planner.machine_api",
     "plan": "planner.api",
     "verify": "planner.api",
+    "verify_certificate": "planner.verify_api",
     "Layout": "planner.domain.layout",
     "Infeasible": "planner.domain.outcome",
     "DegreeLimits": "planner.domain.question",
@@ -74,6 +76,7 @@ __all__ = [
     "load_topology",
     "plan",
     "verify",
+    "verify_certificate",
 ]
 
 

@@ -25,13 +25,13 @@ def test_help_in_the_readme_is_current(capsys):
 
 
 def test_first_example_prints_the_winner(capsys):
-    runpy.run_path(str(ROOT / "examples" / "01_which_layout.py"))
+    runpy.run_path(str(ROOT / "examples" / "08_which_layout.py"))
     out = capsys.readouterr().out
     assert out.startswith("EP72, batch ") and "EP64" in out
 
 
 def test_second_example_prints_what_wounds_cost(capsys):
-    runpy.run_path(str(ROOT / "examples" / "02_a_wounded_rack.py"))
+    runpy.run_path(str(ROOT / "examples" / "09_a_wounded_rack.py"))
     times = [float(line[20:28]) for line in capsys.readouterr().out.splitlines()]
     whole, switch, link, racks = times
     # 18 / 17 of the wire time; twice the wire time of one plane; half of it over slow NICs

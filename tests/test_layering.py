@@ -16,8 +16,11 @@ LAYERS = (
     ("topology", "catalog"),
     ("cost",),
     ("search", "economics"),
-    ("compose", "pricing"),
-    ("api", "machine_api", "run_api", "validation"),
+    ("compose", "pricing", "training"),
+    ("api", "expert_api", "machine_api", "run_api", "validation"),
+    ("train_api", "verify_api"),
+    ("train_verify",),
+    ("economics_api",),
     ("export", "report"),
     ("cli",),
 )

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from planner.cli.options import output_options, question_options, to_question
+from planner.domain.workload import Phase
 from planner.errors import SpecError
 
 
@@ -44,16 +45,27 @@ def command(model_or_layout: str, out: str | None, as_json: bool, **options: Any
     Example: planner evaluate deepseek-v3 --on h800-hgx --nodes 18 --context 4989 --batch 12672
     --tp 1 --dp 144 --ep 144 --pp 1 --slots 288
     """
-    from planner.cli.show import answer_question, print_layout
+    from planner.cli.show import answer_question, print_layout, print_training
     from planner.export.layout_file import check_writable, read_layout
+    from planner.export.train_file import is_train_layout, read_train_layout
 
     if _is_layout_file(model_or_layout, options["machine"]):
         _refuse_options_of_questions()
-        from planner.api import evaluate_layout
-
         if out is not None:
             check_writable(out)
+        if is_train_layout(model_or_layout):
+            from planner.train_api import evaluate_training
+
+            layout = read_train_layout(model_or_layout)
+            return print_training(evaluate_training(layout), out, as_json)
+        from planner.api import evaluate_layout
+
         return print_layout(evaluate_layout(read_layout(model_or_layout)), out, as_json)
+    if options["phase"] == Phase.TRAIN.value:
+        raise SpecError(
+            "evaluate prices decode layouts and layout files",
+            "a training step with given degrees: planner estimate MODEL --kind train",
+        )
     question = to_question(model_or_layout, options)
     from planner.api import evaluate
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "topology": "Look at a machine.",
     "schedule": "Draw a pipeline schedule and its bubble.",
     "experts": "Place expert copies on chips for measured loads.",
+    "economics": "Price tokens, caches and training budgets.",
 }
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

@@ -3,6 +3,7 @@
 import pytest
 
 from planner import DegreeLimits, Question, evaluate
+from planner.domain.degrees import OverlapMode
 
 
 def one(value):
@@ -27,7 +28,14 @@ def test_deepseek_expert_parallel_decode(machine, nodes, chips, per_chip, contex
             nodes=nodes,
             context_tokens=context,
             batch=per_chip * chips,
-            limits=DegreeLimits(tp=one(1), dp=one(chips), ep=one(chips), pp=one(1), slots=one(288)),
+            limits=DegreeLimits(
+                tp=one(1),
+                dp=one(chips),
+                ep=one(chips),
+                pp=one(1),
+                slots=one(288),
+                overlap=one(OverlapMode.NONE),
+            ),
         )
     )
     assert layout.prediction.step_s == pytest.approx(measured_s, rel=0.25)

@@ -9,7 +9,7 @@ by 72 chips: either 64 chips hold 4 experts each and 8 stand idle, or all 72 hol
 The fullest chip decides, so routed experts take as long either way, but attention and the
 KV cache are spread over 72 chips instead of 64. The planner finds and proves it.
 
-Run: python examples/01_which_layout.py
+Run: python examples/08_which_layout.py
 """
 
 from planner import Infeasible, Question, plan

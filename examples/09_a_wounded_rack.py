@@ -6,7 +6,7 @@ bandwidth. Senders spread over all planes alike and do not see that the last hop
 them is slow: a single link at half speed doubles the wire time. Across two racks half of the
 bytes pass NICs of 50 GB/s.
 
-Run: python examples/02_a_wounded_rack.py
+Run: python examples/09_a_wounded_rack.py
 """
 
 from planner import Sizing, Wounds, load_topology

@@ -1,0 +1,272 @@
+"""Branch and bound over meshes, policies and cuts; see the package."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.runs.record import RunPrediction
+from planner.cost.runs.training import predict_training
+from planner.cost.runs.training_pipeline import chunks_of
+from planner.cost.schedules.kinds import chunk_devices
+from planner.domain.run import Overlap, Recompute, Run, ScheduleKind
+from planner.search.control import SearchControl, UnfinishedError
+from planner.search.objective import objective_value, rented_bound
+from planner.search.training.bounds import StepBound
+from planner.search.training.cases import Cases
+from planner.search.training.cuts import candidate_cuts
+from planner.search.training.policies import KINDS, Policies, admits, hides_experts, menu
+from planner.search.training.relaxed import MeshTable, mesh_table
+from planner.search.training.request import TrainRequest
+from planner.search.training.rooms import Counts, Pipeline, slowest_device
+from planner.search.training.space import enumerate_meshes
+from planner.search.training.tables import base_run
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# Meshes that are expanded together.
+BATCH = 64
+# Policies of each schedule that are remembered for comparison.
+SHOWN = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SolvedRun:
+    """A complete training layout and its price."""
+
+    run: Run
+    counts: Counts
+    prediction: RunPrediction
+    value: float
+
+
+class Leaf(NamedTuple):
+    """One policy of one mesh, in the order of its bound; ``tight`` where cuts were looked at."""
+
+    bound: float
+    row: int
+    place: int
+    tight: bool
+
+
+def pipeline_of(bound: StepBound, case: Cases, num_chunks: int) -> Pipeline:
+    """What a cut of one case into chunks is judged by; see :class:`Pipeline`."""
+    model, tables = bound.request.model, bound.tables
+    row = case.rows[0]
+    p = int(bound.meshes.pp[row])
+    kind = KINDS[int(case.policies.kind[0])]
+    passes = bound.layer_passes(case, hides_experts(bound.request, case.policies.kind))
+    kinds = {layer: place for place, (layer, _, _) in enumerate(tables.kinds)}
+    which = np.array([kinds[layer] for layer in model.layers])
+    ahead = [kinds[layer] for layer in model.mtp_layers]
+    entry, shard = tables.block.inverse[row], tables.dense_shard.inverse[row]
+    total = passes.total[0]
+    last_s = (1 + bound.num_mtp) * float(tables.blocks.head[entry].sum()) + float(
+        total[ahead].sum()
+    )
+    held = bound.held(case, np.arange(p))
+    layer_bytes = bound.layer_state_bytes(case) + np.outer(held, bound.activation_bytes(case)[0])
+    devices = np.array(chunk_devices(kind, p, num_chunks // p))
+    fixed = np.full(p, bound.reserve_bytes + float(bound.input_bytes(case)[0]))
+    ends = (tables.tied[shard], 0.0) if p == 1 else (tables.first[shard], tables.last[shard])
+    for device, held_there in zip((devices[0], devices[-1]), ends, strict=True):
+        params = (np.array([held_there]), np.zeros(1), np.array([held_there]))
+        fixed[device] += float(bound.state_bytes(case, params)[0])
+    fixed[devices[-1]] += tables.blocks.logits[entry] + layer_bytes[devices[-1], ahead].sum()
+    return Pipeline(
+        layer_s=total[which],
+        layer_bytes=layer_bytes[:, which],
+        ends_s=(float(tables.blocks.embedding[entry].sum()), last_s),
+        fixed_bytes=fixed,
+        work_bytes=float(bound.work_bytes(case)[0]),
+        budget_bytes=bound.chip.hbm_usable_bytes,
+        devices=devices,
+        mirrored=kind is ScheduleKind.DUALPIPE,
+    )
+
+
+class TrainSearch:
+    """State of one search: bounds, incumbent, counts."""
+
+    def __init__(self, request: TrainRequest) -> None:
+        self.request = request
+        self.meshes = enumerate_meshes(request)
+        self.menu = menu(request)
+        self.best: SolvedRun | None = None
+        self.solved = 0
+        self.memory_infeasible = 0
+        self.unplaceable = 0
+        self.queue: list[Leaf] = []
+        self.table: MeshTable | None = None
+        self.bound: StepBound | None = None
+        self.solved_bound = float("inf")
+        self.by_kind: dict[int, list[Leaf]] = {}
+
+    # Objective.
+
+    def value(self, rows: IntArray, step_s: FloatArray) -> FloatArray:
+        """Objective of steps, smaller is better."""
+        request = self.request
+        used = self.meshes.tp[rows] * self.meshes.cp[rows] * self.meshes.dp[rows]
+        rented = rented_bound(request.topology, used * self.meshes.pp[rows])
+        tokens = request.global_batch * request.seq_len
+        chips = (float(request.topology.num_chips), rented)
+        price = request.price_usd_per_hour
+        with np.errstate(divide="ignore"):
+            # A step that does not fit takes forever.
+            value = objective_value(request.objective, step_s, tokens / step_s, chips, price)
+        return np.asarray(value)
+
+    # Levels.
+
+    def expand(self, rows: IntArray) -> None:
+        """Bound every policy of some meshes and queue those that may fit."""
+        assert self.bound is not None
+        cases = self.cases(rows)
+        if not len(cases):
+            return
+        memory = self.bound.memory_bytes(cases)
+        fits = np.flatnonzero(memory <= self.bound.chip.hbm_usable_bytes)
+        self.memory_infeasible += len(cases) - len(fits)
+        picked = Cases(rows=cases.rows[fits], policies=cases.policies.select(fits))
+        if not len(picked):
+            return
+        values = self.value(picked.rows, self.bound.step_s(picked))
+        # A policy is no better than its mesh could be at all.
+        assert self.table is not None
+        limit = (self.best.value if self.best else np.inf) * (1.0 - self.request.gap)
+        codes = self.menu_places(picked.policies)
+        for kind in np.unique(picked.policies.kind).tolist():
+            own = np.flatnonzero(picked.policies.kind == kind)
+            first = own[np.argsort(values[own], kind="stable")[:SHOWN]]
+            leaves = [
+                Leaf(float(values[i]), int(picked.rows[i]), int(codes[i]), False) for i in first
+            ]
+            self.by_kind[kind] = sorted([*self.by_kind.get(kind, []), *leaves])[:SHOWN]
+        for index in np.flatnonzero(values < limit):
+            leaf = Leaf(float(values[index]), int(picked.rows[index]), int(codes[index]), False)
+            heapq.heappush(self.queue, leaf)
+
+    def cases(self, rows: IntArray) -> Cases:
+        """All policies that some meshes admit."""
+        assert self.bound is not None
+        size = len(self.menu)
+        every = self.menu.select(np.tile(np.arange(size), len(rows)))
+        repeated = np.repeat(rows, size)
+        good = admits(
+            every,
+            self.meshes.pp[repeated],
+            self.bound.microbatches[repeated],
+            self.bound.ranks(repeated)[0].astype(np.int64),
+            self.bound.num_layers,
+        )
+        return Cases(rows=repeated[good], policies=every.select(np.flatnonzero(good)))
+
+    def menu_places(self, policies: Policies) -> IntArray:
+        """Position of each policy in the menu."""
+        order = self.menu.code()
+        found = np.searchsorted(order, policies.code())
+        return found.astype(np.int64)
+
+    def run_of(self, row: int, place: int) -> Run:
+        """A mesh with a policy."""
+        policy = {f.name: int(getattr(self.menu, f.name)[place]) for f in fields(Policies)}
+        kind = KINDS[policy["kind"]]
+        overlap = self.request.overlap
+        if not hides_experts(self.request, np.array([policy["kind"]]))[0]:
+            overlap = overlap - {Overlap.EP}
+        mesh = self.meshes.mesh(row, policy["virtual_stages"])
+        size = int(self.meshes.microbatch[row])
+        split = bool(self.meshes.sequence_parallel[row])
+        return replace(
+            base_run(self.request, mesh, size, split),
+            schedule=kind,
+            recompute=list(Recompute)[policy["recompute"]],
+            zero_stage=policy["zero"],
+            overlap=overlap,
+        )
+
+    def tightened(self, row: int, place: int) -> float:
+        """Objective that no cut of a policy beats; infinite where none fits."""
+        assert self.bound is not None
+        case = self.case(row, place)
+        slowest = slowest_device(self.pipeline(row, place))
+        if slowest.seconds == np.inf:
+            return slowest.seconds
+        step = self.bound.tight_step_s(case, slowest.seconds, slowest.devices)
+        return float(self.value(case.rows, np.array([step]))[0])
+
+    def case(self, row: int, place: int) -> Cases:
+        """One mesh with one policy."""
+        return Cases(rows=np.array([row]), policies=self.menu.select(np.array([place])))
+
+    def solve(self, row: int, place: int) -> SolvedRun | None:
+        """Cut the model into chunks and price the result; None where it does not fit."""
+        run, model = self.run_of(row, place), self.request.model
+        cuts = candidate_cuts(model, self.pipeline(row, place))
+        priced = [
+            (counts, predict_training(model, self.request.topology, run, counts)) for counts in cuts
+        ]
+        fitting = [one for one in priced if one[1].memory.fits]
+        if not fitting:
+            return None
+        counts, found = min(fitting, key=lambda one: one[1].seconds)
+        value = float(self.value(np.array([row]), np.array([found.seconds]))[0])
+        return SolvedRun(run=run, counts=counts, prediction=found, value=value)
+
+    def pipeline(self, row: int, place: int) -> Pipeline:
+        """What the cut of one policy is judged by."""
+        assert self.bound is not None
+        return pipeline_of(self.bound, self.case(row, place), chunks_of(self.run_of(row, place)))
+
+    # The loop.
+
+    def search(self, control: SearchControl) -> float:
+        """Run until nothing is left that could improve; return the smallest bound left."""
+        self.bound = StepBound(self.request, self.meshes)
+        self.table = mesh_table(self.bound)
+        every = np.arange(len(self.meshes))
+        values = self.value(every, self.table.step_s)
+        order = np.argsort(values, kind="stable")[: int(np.isfinite(values).sum())]
+        position = 0
+        control.begin(len(order))
+        while True:
+            ahead = float(values[order[position]]) if position < len(order) else float("inf")
+            queued = self.queue[0].bound if self.queue else float("inf")
+            following = min(ahead, queued)
+            if control.enough(following) or control.stopped():
+                return following
+            if ahead <= queued:
+                self.expand(order[position : position + BATCH])
+                position += BATCH
+                continue
+            leaf = heapq.heappop(self.queue)
+            if not leaf.tight:
+                self.tighten(leaf)
+                continue
+            try:
+                solved = control.attempt(lambda: self.solve(leaf.row, leaf.place))  # noqa: B023
+            except UnfinishedError:
+                return queued
+            self.solved += 1
+            self.solved_bound = min(self.solved_bound, leaf.bound)
+            if solved is None:
+                self.unplaceable += 1
+            elif self.best is None or solved.value < self.best.value:
+                self.best = solved
+                control.offer(solved.value)
+            control.report(min(ahead, self.queue[0].bound if self.queue else float("inf")))
+
+    def tighten(self, leaf: Leaf) -> None:
+        """Queue a policy again with the bound of its cuts, unless none fits."""
+        bound = self.tightened(leaf.row, leaf.place)
+        if bound == float("inf"):
+            self.memory_infeasible += 1
+            return
+        again = Leaf(max(leaf.bound, bound), leaf.row, leaf.place, True)
+        heapq.heappush(self.queue, again)

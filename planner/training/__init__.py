@@ -1,0 +1,1 @@
+"""Training layouts as records: composing them, checking them, saying why."""
