@@ -9,7 +9,9 @@ model (theory: chapter 1, and the inference chapter's sum) a layer takes
 Under SUM, collectives may run behind the computation of the other half of the microbatch:
 every operation is then done twice with half of the tokens,
 
-    layer = max(2 compute(tokens / 2), 2 collectives(tokens / 2)) + what is not overlapped.
+    layer = 2 compute(tokens / 2) + 2 exposed(tokens / 2) + what is not overlapped,
+
+where :mod:`planner.cost.overlap` says what of a hidden collective shows.
 
 Layers that are equal are priced once; what differs between equal layers (where routing
 puts tokens) is an array over them. The same functions serve floats and arrays over strategies.
@@ -34,6 +36,7 @@ from planner.cost.block import (
     weight_ops,
 )
 from planner.cost.core import CorePrice, CoreSetting, Queries, decode_core_price
+from planner.cost.overlap import core_share, exposed_seconds
 from planner.cost.price import FabricRates, PricedTerm, price_message, price_messages, price_op
 from planner.cost.runs.inference_contexts import Contexts
 from planner.cost.runs.inference_engine import Engine, planned_engine
@@ -115,11 +118,15 @@ def layer_groups(model: ModelSpec) -> tuple[LayerGroup, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hidden:
-    """Which collectives of a layer run behind its computation: 1 or 0, and parts of the pass."""
+    """Which collectives of a layer run behind its computation: 1 or 0, and parts of the pass.
+
+    ``share`` is the part of the chip that they hold meanwhile.
+    """
 
     tp: Real = 0.0
     ep: Real = 0.0
     parts: Real = 1.0
+    share: float = 0.0
 
 
 NOTHING_HIDDEN = Hidden()
@@ -138,7 +145,8 @@ def hidden_axes(setting: Setting, layer: Layer, split: Split, tokens: Tokens) ->
     ep: Real = 0.0
     if isinstance(layer.ffn, MoeFfn):
         ep = split.hide_ep * np.where(np.greater(split.token_ranks, 1), halves, 0.0)
-    return Hidden(tp=tp, ep=ep, parts=1.0 + np.maximum(tp, ep))
+    share = core_share(setting.chip, on_torus=setting.on_torus)
+    return Hidden(tp=tp, ep=ep, parts=1.0 + np.maximum(tp, ep), share=share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,7 +247,8 @@ def layer_seconds(price: LayerPrice, hidden: Hidden, time_model: TimeModel) -> R
         if hidden is NOTHING_HIDDEN:
             return compute + tp + ep
         behind = tp * hidden.tp + ep * hidden.ep
-        return hidden.parts * (np.maximum(compute, behind) + (tp + ep - behind))
+        exposed = exposed_seconds(behind, compute, hidden.share)
+        return hidden.parts * (compute + exposed + (tp + ep - behind))
     compute, memory, network = _resources(price)
     return np.maximum(np.maximum(compute, memory), network)
 
@@ -278,8 +287,8 @@ def term_seconds(
         ]
     busy = _alone(price.compute)
     behind = _alone(price.tp) * hidden.tp + _alone(price.ep) * hidden.ep
-    # What hidden collectives take beyond the computation shows, each in proportion.
-    exposed = np.maximum(behind - busy, 0.0) / np.maximum(behind, 1e-300)
+    # What shows of hidden collectives, each in proportion.
+    exposed = exposed_seconds(behind, busy, hidden.share) / np.maximum(behind, 1e-300)
     found = [(term, term.alone_s * hidden.parts) for term in price.compute]
     for terms, hides in ((price.tp, hidden.tp), (price.ep, hidden.ep)):
         shown = hidden.parts * (1.0 - hides + hides * exposed)

@@ -131,12 +131,12 @@ def test_the_showcase_repeats_rows_that_constants_were_not_fitted_to():
     assert not any(is_calibration_id(line.partition(",")[0]) for line in shown[1:])
 
 
-def test_a_decode_step_with_nothing_hidden_takes_what_deepseek_measured():
+def test_what_deepseek_measured_lies_between_a_hidden_and_a_visible_exchange():
     row = next(r for r in read_measured(SHOWCASE) if r.origin.id == "dsv3-h800-decode")
     assert row.run.overlap == {Overlap.EP}
     (hidden,) = predict_row(row, Bench())
     (shown,) = predict_row(replace(row, run=replace(row.run, overlap=frozenset())), Bench())
-    assert hidden.predicted_s < 0.8 * row.time_s
+    assert hidden.predicted_s < row.time_s
     assert shown.predicted_s == pytest.approx(row.time_s, rel=0.05)
 
 

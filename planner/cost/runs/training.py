@@ -5,7 +5,7 @@
 with ``m`` microbatches of ``t`` seconds on the slowest stage. ``t`` counts multiplies in three
 passes, attention cores, elementwise kernels and messages by layer
 (:mod:`planner.cost.runs.training_layer`), what is exposed of each message
-(:mod:`planner.cost.runs.overlap`), and embedding and head on the first and last stage.
+(:mod:`planner.cost.overlap`), and embedding and head on the first and last stage.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.cost.block import matmul_rate
+from planner.cost.overlap import exposed_seconds, hides
 from planner.cost.price import chip_flop_per_s
 from planner.cost.runs.gemm import achieved_hbm_bytes_per_s, sustained_chip
 from planner.cost.runs.mesh_links import MeshLinks
 from planner.cost.runs.optimizer import layer_update_flop, traffic_bytes
-from planner.cost.runs.overlap import exposed_seconds, hides
 from planner.cost.runs.record import RunPrediction, RunTerm
 from planner.cost.runs.train_memory import training_memory
 from planner.cost.runs.training_layer import WIRE, Site

@@ -22,8 +22,8 @@ import math
 from dataclasses import dataclass
 
 from planner.cost.block import matmul_rate
-from planner.cost.runs.gemm import achieved_hbm_bytes_per_s, is_ideal
-from planner.cost.runs.overlap import CORE_SHARE
+from planner.cost.overlap import core_share
+from planner.cost.runs.gemm import achieved_hbm_bytes_per_s
 from planner.cost.runs.training_links import TrainingLinks
 from planner.cost.runs.training_matmul import (
     PassTimes,
@@ -95,8 +95,7 @@ class Site:
     @property
     def core_share(self) -> float:
         """Share of the chip that a hidden message holds; copies of a TPU need no core."""
-        torus = self.links.topology.is_torus
-        return 0.0 if torus or is_ideal(self.chip) else CORE_SHARE
+        return core_share(self.chip, on_torus=self.links.topology.is_torus)
 
     @property
     def compute(self) -> DType:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from planner.cost.overlap import exposed_seconds, hides
 from planner.cost.runs.gemm import achieved_hbm_bytes_per_s
-from planner.cost.runs.overlap import exposed_seconds, hides
 from planner.cost.runs.training_layer import WIRE, LayerTimes, Site, layer_times
 from planner.cost.runs.training_matmul import Kernel, PassTimes, kernel_times, split_share
 from planner.cost.runs.training_pipeline import head_stage

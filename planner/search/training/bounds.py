@@ -21,6 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
+from planner.cost.overlap import exposed_seconds
 from planner.cost.runs.training_layer import WIRE
 from planner.cost.schedules.forms import Work, bubble_seconds
 from planner.domain.curves import Op
@@ -37,7 +38,6 @@ from planner.search.training.cases import (
     IntArray,
     Parts,
     Passes,
-    exposed,
     most_layers,
 )
 from planner.search.training.joint import Pipelines, joint_bound_s
@@ -95,16 +95,18 @@ class StepBound(WeightBound):
         behind = take[t.MATMUL_I] + take[t.MATMUL_W]
         tp_f, tp_b = take[t.TP_F], take[t.TP_B]
         if self.hides_tp:
-            tp_f = exposed(tp_f, take[t.MATMUL_F], share)
-            tp_b = exposed(tp_b, behind, share)
-        cp_f = exposed(take[t.CP_F], take[t.CORE_F], share)
-        cp_b = exposed(take[t.CP_B], take[t.CORE_I], share)
+            tp_f = exposed_seconds(tp_f, take[t.MATMUL_F], share)
+            tp_b = exposed_seconds(tp_b, behind, share)
+        cp_f = exposed_seconds(take[t.CP_F], take[t.CORE_F], share)
+        cp_b = exposed_seconds(take[t.CP_B], take[t.CORE_I], share)
         compute_f = take[t.MATMUL_F] + take[t.CORE_F] + take[t.OTHER_F]
         compute_i = take[t.MATMUL_I] + take[t.CORE_I] + take[t.OTHER_I]
         compute_w = take[t.MATMUL_W] + take[t.OTHER_W]
         hide = hide_ep[:, None]
-        ep_f = np.where(hide, exposed(take[t.EP_F], compute_f, share), take[t.EP_F])
-        ep_b = np.where(hide, exposed(take[t.EP_B], compute_i + compute_w, share), take[t.EP_B])
+        ep_f = np.where(hide, exposed_seconds(take[t.EP_F], compute_f, share), take[t.EP_F])
+        ep_b = np.where(
+            hide, exposed_seconds(take[t.EP_B], compute_i + compute_w, share), take[t.EP_B]
+        )
         message_f, message_b = tp_f + cp_f + ep_f, tp_b + cp_b + ep_b
         recompute = cases.policies.recompute[:, None]
         again = np.where(recompute == SELECTIVE, take[t.CORE_F], 0.0)
@@ -113,8 +115,8 @@ class StepBound(WeightBound):
         busy_b = compute_i + message_b + again + compute_w
         gather, reduce = self.sharding_s(cases)
         if self.hides_dp:
-            shard_f = exposed(gather, busy_f, share)
-            shard_b = exposed(gather + reduce, busy_b, share)
+            shard_f = exposed_seconds(gather, busy_f, share)
+            shard_b = exposed_seconds(gather + reduce, busy_b, share)
         else:
             shard_f, shard_b = gather, gather + reduce
         return Passes(

@@ -30,11 +30,6 @@ def most_layers(num_layers: int, chunks: IntArray) -> IntArray:
     return np.minimum(num_layers, -(-num_layers // chunks) + 1)
 
 
-def exposed(message: FloatArray, compute: FloatArray, share: float) -> FloatArray:
-    """:func:`planner.cost.runs.overlap.exposed_seconds` on arrays."""
-    return np.maximum(0.0, message - compute) + share * np.minimum(message, compute)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cases:
     """Pairs of a mesh (a row of the space) and a policy."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.overlap import exposed_seconds
 from planner.cost.runs.training_layer import WIRE
 from planner.cost.schedules.forms import Work, bubble_seconds
 from planner.domain.curves import Op
@@ -26,7 +27,7 @@ from planner.domain.dtypes import BYTES_PER_ELEMENT
 from planner.domain.question import permits
 from planner.domain.run import Recompute, ScheduleKind
 from planner.search.training.bounds import StepBound, least_idle_s
-from planner.search.training.cases import Cases, exposed
+from planner.search.training.cases import Cases
 from planner.search.training.policies import (
     KINDS,
     ZERO_STAGES,
@@ -258,4 +259,4 @@ def _sharding_s(bound: StepBound, cases: Cases) -> FloatArray:
 
 def _least_exposed(bound: StepBound, message: FloatArray, compute: FloatArray) -> FloatArray:
     """What messages add to all passes at least: the sum over layers is no less than this."""
-    return exposed(message, compute, bound.share) if bound.hides_dp else message
+    return exposed_seconds(message, compute, bound.share) if bound.hides_dp else message

@@ -13,11 +13,11 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from planner.cost.overlap import exposed_seconds, hides
 from planner.cost.price import chip_flop_per_s
 from planner.cost.runs.gemm import achieved_hbm_bytes_per_s, sustained_chip
 from planner.cost.runs.mesh_links import MeshLinks
 from planner.cost.runs.optimizer import layer_update_flop, traffic_per_param
-from planner.cost.runs.overlap import exposed_seconds, hides
 from planner.cost.runs.training import STEP_KERNELS
 from planner.cost.runs.training_layer import WIRE, Site
 from planner.cost.runs.training_links import TrainingLinks

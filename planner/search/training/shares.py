@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.cost.runs.gemm import is_ideal, sustained_chip
-from planner.cost.runs.overlap import CORE_SHARE
+from planner.cost.overlap import core_share
+from planner.cost.runs.gemm import sustained_chip
 from planner.cost.runs.train_memory import WIDE
 from planner.domain.curves import Op
 from planner.domain.run import Overlap
@@ -25,7 +25,7 @@ class Shares:
         self.chip = sustained_chip(request.topology.chip)
         torus = request.topology.is_torus
         self.is_torus = torus
-        self.share = 0.0 if torus or is_ideal(self.chip) else CORE_SHARE
+        self.share = core_share(self.chip, on_torus=torus)
         self.hides_tp = torus or Overlap.TP in request.overlap
         self.hides_dp = Overlap.DP in request.overlap
         kinds = self.tables.kinds

@@ -16,6 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
+from planner.cost.overlap import exposed_seconds
 from planner.cost.price import chip_flop_per_s
 from planner.cost.runs.gemm import achieved_hbm_bytes_per_s
 from planner.cost.runs.optimizer import layer_update_flop, traffic_per_param
@@ -24,7 +25,7 @@ from planner.cost.runs.training_layer import WIRE
 from planner.domain.curves import Op
 from planner.domain.dtypes import BYTES_PER_ELEMENT
 from planner.domain.run import Mesh, Optimizer, ScheduleKind
-from planner.search.training.cases import Cases, FloatArray, Hiding, IntArray, exposed
+from planner.search.training.cases import Cases, FloatArray, Hiding, IntArray
 from planner.search.training.memory import MemoryBound
 from planner.search.training.policies import KINDS
 
@@ -150,8 +151,8 @@ class WeightBound(MemoryBound):
         held = (hiding.layers + self.num_mtp).astype(float)
         rest = 1.0 - 1.0 / held
         total = (reduce + gather) / held
-        total = total + exposed(reduce * rest, hiding.backward_s, self.share)
-        return np.asarray(total + exposed(gather * rest, hiding.forward_s, self.share))
+        total = total + exposed_seconds(reduce * rest, hiding.backward_s, self.share)
+        return np.asarray(total + exposed_seconds(gather * rest, hiding.forward_s, self.share))
 
     @cached_property
     def _update_flop(self) -> tuple[FloatArray, FloatArray]:

@@ -9,7 +9,6 @@ import pytest
 
 from planner.catalog.machines import load_machine
 from planner.catalog.model_config import load_model, override_precision
-from planner.cost.runs.overlap import exposed_seconds
 from planner.cost.runs.record import RunPrediction
 from planner.cost.runs.training import predict_training
 from planner.cost.runs.training_layer import head_size_share
@@ -193,12 +192,6 @@ def test_hiding_never_costs_more_than_waiting(hidden: Overlap) -> None:
     exposed = predict_training(_gpt(ffn=ffn), topology, run).seconds
     other = replace(run, overlap=frozenset({hidden}))
     assert predict_training(_gpt(ffn=ffn), topology, other).seconds < exposed
-
-
-def test_exposed_part_of_a_message() -> None:
-    # 3 s behind 2 s leave 1 s, and a tenth of the chip for 2 s costs 0.2 s.
-    assert exposed_seconds(3.0, 2.0, 0.1) == pytest.approx(1.2)
-    assert exposed_seconds(1.0, 2.0, 0.0) == 0.0
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 3])
