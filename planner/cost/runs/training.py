@@ -138,8 +138,8 @@ def _gradient_seconds(site: Site, params: LocalParams, stage: StageCost, layers:
     op = Op.REDUCE_SCATTER if run.zero_stage else Op.ALL_REDUCE
     # From ZeRO-2 on every microbatch reduces its layers' gradients; tables are left.
     kept = params if run.zero_stage < 2 else LocalParams(dense=params.tables)
-    reduce = links.seconds("cp_dp", op, kept.dense * WIRE)
-    reduce += links.seconds("expert_dp", op, kept.expert * WIRE)
+    reduce = links.seconds("cp_dp", op, kept.dense * site.grad_bytes)
+    reduce += links.seconds("expert_dp", op, kept.expert * site.grad_bytes)
     gather = 0.0
     if run.zero_stage:
         gather = links.seconds("cp_dp", Op.ALL_GATHER, params.dense * stored)

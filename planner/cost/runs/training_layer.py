@@ -104,8 +104,8 @@ class Site:
 
     @property
     def grad_bytes(self) -> float:
-        """Bytes of an accumulated gradient."""
-        return 2.0
+        """Bytes of a gradient, as it is accumulated and reduced."""
+        return BYTES_PER_ELEMENT[self.run.gradients]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

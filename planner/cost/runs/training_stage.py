@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from planner.cost.overlap import exposed_seconds, hides
 from planner.cost.runs.gemm import achieved_hbm_bytes_per_s
-from planner.cost.runs.training_layer import WIRE, LayerTimes, Site, layer_times
+from planner.cost.runs.training_layer import LayerTimes, Site, layer_times
 from planner.cost.runs.training_matmul import Kernel, PassTimes, kernel_times, split_share
 from planner.cost.runs.training_pipeline import head_stage
 from planner.cost.runs.training_shards import layer_local
@@ -84,8 +84,8 @@ def _gather_seconds(site: Site, layer: Layer) -> tuple[float, float]:
     local = layer_local(site.model, layer, site.run.mesh)
     stored = BYTES_PER_ELEMENT[site.model.precision.attention]
     links = site.links
-    reduce = links.seconds("cp_dp", Op.REDUCE_SCATTER, local.dense * WIRE)
-    reduce += links.seconds("expert_dp", Op.REDUCE_SCATTER, local.expert * WIRE)
+    reduce = links.seconds("cp_dp", Op.REDUCE_SCATTER, local.dense * site.grad_bytes)
+    reduce += links.seconds("expert_dp", Op.REDUCE_SCATTER, local.expert * site.grad_bytes)
     if site.run.zero_stage < 3:
         return 0.0, reduce
     gather = links.seconds("cp_dp", Op.ALL_GATHER, local.dense * stored)

@@ -82,7 +82,7 @@ class StepBound(WeightBound):
             own = dense[:, layer], expert[:, layer]
             for op, size, into in (
                 (Op.ALL_GATHER, stored, gather),
-                (Op.REDUCE_SCATTER, WIRE, reduce),
+                (Op.REDUCE_SCATTER, BYTES_PER_ELEMENT[self.request.gradients], reduce),
             ):
                 into[some, layer] = self.weight_links_s(picked, op, own[0] * size, own[1] * size)
         return np.where((zero >= 3)[:, None], gather, 0.0), reduce

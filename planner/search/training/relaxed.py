@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.overlap import exposed_seconds
-from planner.cost.runs.training_layer import WIRE
 from planner.cost.schedules.forms import Work, bubble_seconds
 from planner.domain.curves import Op
 from planner.domain.dtypes import BYTES_PER_ELEMENT
@@ -252,7 +251,8 @@ def _sharding_s(bound: StepBound, cases: Cases) -> FloatArray:
     dense = bound.tables.dense[shard] @ weight
     expert = bound.local_experts(cases.rows) @ weight
     stored = BYTES_PER_ELEMENT[bound.request.model.precision.attention]
-    reduce = bound.weight_links_s(cases.rows, Op.REDUCE_SCATTER, dense * WIRE, expert * WIRE)
+    size = BYTES_PER_ELEMENT[bound.request.gradients]
+    reduce = bound.weight_links_s(cases.rows, Op.REDUCE_SCATTER, dense * size, expert * size)
     gather = bound.weight_links_s(cases.rows, Op.ALL_GATHER, dense * stored, expert * stored)
     return np.where(zero >= 2, reduce, 0.0) + np.where(zero >= 3, 2.0 * gather, 0.0)
 

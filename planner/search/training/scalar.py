@@ -244,9 +244,10 @@ class ScalarBound:
         stored = BYTES_PER_ELEMENT[self.model.precision.attention]
         if zero == 2:
             small = self._least(lambda own: own.tables)
-            reduce = site.links.seconds("cp_dp", Op.REDUCE_SCATTER, small * WIRE)
+            reduce = site.links.seconds("cp_dp", Op.REDUCE_SCATTER, small * site.grad_bytes)
         else:
-            reduce = self._message_s(site, Op.REDUCE_SCATTER if zero else Op.ALL_REDUCE, WIRE)
+            op = Op.REDUCE_SCATTER if zero else Op.ALL_REDUCE
+            reduce = self._message_s(site, op, site.grad_bytes)
         gather = self._message_s(site, Op.ALL_GATHER, stored) if zero else 0.0
         if not hides(self.run, Overlap.DP):
             return reduce + gather

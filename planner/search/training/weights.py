@@ -21,7 +21,6 @@ from planner.cost.price import chip_flop_per_s
 from planner.cost.runs.gemm import achieved_hbm_bytes_per_s
 from planner.cost.runs.optimizer import layer_update_flop, traffic_per_param
 from planner.cost.runs.training import STEP_KERNELS
-from planner.cost.runs.training_layer import WIRE
 from planner.domain.curves import Op
 from planner.domain.dtypes import BYTES_PER_ELEMENT
 from planner.domain.run import Mesh, Optimizer, ScheduleKind
@@ -129,14 +128,15 @@ class WeightBound(MemoryBound):
             (least_dense, np.maximum(most - least_dense, least_expert)),
             (np.maximum(most - least_expert, least_dense), least_expert),
         )
+        size = BYTES_PER_ELEMENT[self.request.gradients]
         reduce = np.where(
             zero == 0,
-            self._message_s(rows, Op.ALL_REDUCE, WIRE, splits),
-            self._message_s(rows, Op.REDUCE_SCATTER, WIRE, splits),
+            self._message_s(rows, Op.ALL_REDUCE, size, splits),
+            self._message_s(rows, Op.REDUCE_SCATTER, size, splits),
         )
         if (zero == 2).any():
             tables = self.least(cases, small, one)
-            kept = self._message_s(rows, Op.REDUCE_SCATTER, WIRE, ((tables, none),))
+            kept = self._message_s(rows, Op.REDUCE_SCATTER, size, ((tables, none),))
             reduce = np.where(zero == 2, kept, reduce)
         stored = BYTES_PER_ELEMENT[self.request.model.precision.attention]
         gather = self._message_s(rows, Op.ALL_GATHER, stored, splits)

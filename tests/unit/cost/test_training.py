@@ -133,6 +133,21 @@ def test_tensor_parallel_messages_by_hand() -> None:
     assert terms["tensor_parallel"] == pytest.approx(8 * L * 10 * message)
 
 
+def test_gradients_travel_in_the_format_that_they_are_kept_in() -> None:
+    # A ring's bytes double from 16 to 32 bits; weights return in 16 bits as before.
+    run = _run(Mesh(attn_dp=8), batch=8, zero_stage=1)
+    half = _terms(predict_training(_gpt(), _topology(), run))["gradients"]
+    none = replace(run, zero_stage=0)
+    wide, narrow = (
+        _terms(predict_training(_gpt(), _topology(), replace(none, gradients=dtype)))["gradients"]
+        for dtype in (DType.FP32, DType.BF16)
+    )
+    assert wide == pytest.approx(2.0 * narrow, rel=1e-6)
+    shard = _terms(predict_training(_gpt(), _topology(), replace(run, gradients=DType.FP32)))
+    # Reduce-scatter doubles, all-gather does not: 1.5 of both.
+    assert shard["gradients"] == pytest.approx(1.5 * half, rel=1e-6)
+
+
 def test_gradients_and_weights_of_zero_1_by_hand() -> None:
     # Parameters: 12 h^2 per layer (4 + 8) and 4 norms' vectors of h (weights and biases),
     # embedding and head of V h. Reduce-scatter and all-gather of 2 bytes each over 8 chips.
