@@ -57,7 +57,7 @@ from planner.domain.layout import (
 )
 from planner.domain.model import ModelSpec
 from planner.domain.outcome import Infeasible
-from planner.domain.question import Question, check_drafts
+from planner.domain.question import Question, check_drafts, check_phase
 from planner.domain.workload import Objective, Phase, TimeModel
 from planner.errors import ModelBugError, SpecError
 from planner.search.control import Progress
@@ -112,13 +112,18 @@ def _setting(model: ModelSpec, topology: Topology, inputs: Inputs) -> Setting:
         time_model=TimeModel(inputs.time_model),
         reserve_fraction=0.0 if inputs.ideal else RESERVE_FRACTION,
         acceptance=inputs.acceptance or 0.0,
+        new_tokens=float(inputs.seq_len or 0),
     )
+
+
+def step_limit_s(inputs: Inputs) -> float | None:
+    """Longest step that the question allows."""
+    return inputs.ttft_s if Phase(inputs.phase) is Phase.PREFILL else inputs.tpot_s
 
 
 def _check_numbers(question: Question) -> None:
     """Refuse numbers that no workload can have."""
     checks = (
-        ("--context", question.context_tokens, 1),
         ("--batch", question.batch, 1),
         ("--gap", question.gap, 0),
         ("--reserve", question.reserve, 0),
@@ -128,11 +133,7 @@ def _check_numbers(question: Question) -> None:
         if value is not None and value < least:
             raise SpecError(f"{option}: {value} is less than {least}")
     check_drafts(question)
-    if question.phase is not Phase.DECODE:
-        raise SpecError(
-            f"phase {question.phase.value} is not supported by this version",
-            "supported: decode",
-        )
+    check_phase(question)
 
 
 def _check_experts(question: Question, model: ModelSpec) -> None:
@@ -148,10 +149,11 @@ def _read(question: Question) -> tuple[Inputs, _Case]:
     _check_numbers(question)
     spec = sized(load_machine(question.machine), question.sizing)
     model = load_model(question.model)
-    if model.max_context is not None and question.context_tokens > 16 * model.max_context:
+    tokens = question.context_tokens + (question.seq_len or 0)
+    if model.max_context is not None and tokens > 16 * model.max_context:
+        option = "--context" if question.seq_len is None else "--seq"
         raise SpecError(
-            f"--context: {question.context_tokens} is over 16 times the model's "
-            f"{model.max_context}",
+            f"{option}: {tokens} is over 16 times the model's {model.max_context}",
             "check the unit: 8k means 8192 tokens",
         )
     _check_experts(question, model)
@@ -188,6 +190,8 @@ def _read(question: Question) -> tuple[Inputs, _Case]:
         reserve_per_domain=question.reserve_per_domain,
         limits=question.limits.texts(),
         gap=question.gap,
+        seq_len=question.seq_len,
+        ttft_s=question.ttft_s,
     )
     return inputs, _case(inputs, model, spec)
 
@@ -238,7 +242,7 @@ def _request(question: Question, inputs: Inputs, case: _Case) -> PlanRequest:
         uniform=case.uniform,
         objective=Objective(inputs.objective),
         limits=question.limits,
-        tpot_s=inputs.tpot_s,
+        step_limit_s=step_limit_s(inputs),
         batch=inputs.batch,
         price_usd_per_hour=inputs.price_usd_per_hour,
         gap=question.gap,
@@ -323,7 +327,7 @@ def _limits(layout: Layout, case: _Case) -> Limits:
     spared = case.topology.spared
     return Limits(
         num_chips=case.topology.num_chips,
-        tpot_s=layout.inputs.tpot_s,
+        step_limit_s=step_limit_s(layout.inputs),
         batch=layout.inputs.batch,
         excluded=spared.excluded,
         reserve=spared.reserve,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from planner.api import case_of_layout, verify
+from planner.api import case_of_layout, step_limit_s, verify
 from planner.compose import assignment_of, degrees_of
 from planner.cost.evaluate import evaluate
 from planner.domain.layout import Certificate, Layout
@@ -74,7 +74,7 @@ def _recheck_case(layout: Layout, certificate: Certificate) -> RecheckCase:
         loads=case.loads,
         objective=Objective(inputs.objective),
         limits=limits,
-        tpot_s=inputs.tpot_s,
+        step_limit_s=step_limit_s(inputs),
         batch=inputs.batch,
         price_usd_per_hour=inputs.price_usd_per_hour,
         objective_value=0.0,

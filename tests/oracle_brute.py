@@ -7,6 +7,7 @@ Sets, with S chips in a stage, D chips in the largest domain, E experts, L layer
     ep        divides S; expert_tp = S / ep
     slots     E, or ceil(E / ep) + 0..3 on every group, at most E ep
     pp        1 .. L;  microbatches 1 .. pp + 1 and 2 pp, 1 where pp is 1
+    prefill   cp divides S / attn_tp, every overlap mode
     replicas  as many as fit; fewer too where cost with a pinned batch or a pin asks for it
     ends      all compositions of L into pp parts
     maps      all ways to give every group its slots, groups being alike; per distinct row of
@@ -29,8 +30,8 @@ from planner.cost.evaluate import evaluate
 from planner.cost.memory import budget_bytes
 from planner.cost.routing import map_load, moe_layer_indices, moe_shape
 from planner.domain.assignment import Assignment, SlotMap
-from planner.domain.degrees import Degrees
-from planner.domain.workload import Objective
+from planner.domain.degrees import Degrees, OverlapMode
+from planner.domain.workload import Objective, Phase
 from planner.topology.groups import carve, max_cells
 
 
@@ -54,7 +55,10 @@ class Problem:
         self.model = case.setting.model
         self.question = question
         self.objective = question.objective
-        self.tpot_s, self.batch = question.tpot_s, question.batch
+        self.limit_s = question.tpot_s
+        if question.phase is Phase.PREFILL:
+            self.limit_s = question.ttft_s
+        self.batch = question.batch
         self.price = inputs.price_usd_per_hour
         self.evaluations = 0
         self.most_evaluations = most_evaluations
@@ -79,7 +83,7 @@ class Problem:
         return used <= budget_bytes(self.setting) * (1 + 1e-12)
 
     def is_fast(self, prediction):
-        return self.tpot_s is None or prediction.step_s <= self.tpot_s
+        return self.limit_s is None or prediction.step_s <= self.limit_s
 
     def strategies(self):
         """Degrees of every strategy, with the cells that their stages may take."""
@@ -95,8 +99,8 @@ class Problem:
         }
         for size in sorted(s for s in sizes if s <= total):
             for attn_tp, ep in itertools.product(divisors(size), repeat=2):
-                attn_dp, expert_tp = size // attn_tp, size // ep
-                if shape is None and (attn_dp > 1 or ep > 1):
+                expert_tp = size // ep
+                if shape is None and ep > 1:
                     continue
                 if shape is None:
                     expert_tp = 1
@@ -111,7 +115,12 @@ class Problem:
                 if unit is None or not max_cells(self.topology, size, unit):
                     continue
                 cells = [cell.chips for cell in carve(self.topology, size, unit)]
-                for slots in self.slot_counts(ep):
+                for slots, (cp, overlap) in itertools.product(
+                    self.slot_counts(ep), self.habits(size // attn_tp)
+                ):
+                    attn_dp = size // attn_tp // cp
+                    if shape is None and attn_dp > 1:
+                        continue
                     for pp, microbatches, replicas in self.pipelines(len(cells), attn_dp):
                         yield (
                             Degrees(
@@ -123,9 +132,20 @@ class Problem:
                                 num_slots=slots,
                                 microbatches=microbatches,
                                 replicas=replicas,
+                                cp=cp,
+                                overlap=overlap,
                             ),
                             cells,
                         )
+
+    def habits(self, groups):
+        """Ways to share contexts, and what to hide: listed for prefill alone."""
+        if self.question.phase is not Phase.PREFILL:
+            return [(1, OverlapMode.NONE)]
+        limits = self.question.limits
+        modes = [mode for mode in OverlapMode if permits(limits.overlap, int(mode))]
+        ways = [cp for cp in divisors(groups) if permits(limits.cp, cp)]
+        return list(itertools.product(ways, modes))
 
     def unit(self, attn_tp, expert_tp):
         largest = max(map(len, self.topology.domains))

@@ -39,7 +39,6 @@ LATER = {
     "output": "serving",
     "rate": "serving",
     "concurrency": "serving",
-    "ttft": "serving",
 }
 
 
@@ -206,7 +205,16 @@ def question_options(command: Command) -> Command:
             show_default=True,
             help="What the chips do.",
         ),
-        click.option("--context", metavar="TOKENS", help="Cached tokens per sequence, e.g. 8k."),
+        click.option(
+            "--context",
+            metavar="TOKENS",
+            help="Cached tokens per sequence, e.g. 8k; prefill: before it, none if absent.",
+        ),
+        click.option(
+            "--seq",
+            metavar="TOKENS",
+            help="prefill: new tokens of a sequence, e.g. 4k; train: tokens of a sequence.",
+        ),
         click.option(
             "--exclude",
             multiple=True,
@@ -219,6 +227,7 @@ def question_options(command: Command) -> Command:
             help="Spare chips to leave idle, on the machine or in each node, rack or slice.",
         ),
         click.option("--tpot", metavar="TIME", help="Longest time per output token, e.g. 20ms."),
+        click.option("--ttft", metavar="TIME", help="prefill: longest time of a pass, e.g. 1s."),
         click.option(
             "--batch",
             "--global-batch",
@@ -278,14 +287,21 @@ def output_options(command: Command) -> Command:
 
 def _refuse_later(values: dict[str, Any]) -> None:
     phase = values["phase"]
-    if phase != Phase.DECODE.value:
-        raise SpecError(f"phase {phase} is not supported by this version", "supported: decode")
+    if phase not in (Phase.DECODE.value, Phase.PREFILL.value):
+        raise SpecError(
+            f"phase {phase} is not supported by this version", "supported: decode, prefill, train"
+        )
     for name, phase_name in LATER.items():
         if values.get(f"later_{name.replace('-', '_')}") is not None:
             raise SpecError(
                 f"--{name} belongs to {phase_name}, which this version does not plan",
-                "supported: --phase decode with --context",
+                "supported: --phase decode with --context, --phase prefill with --seq",
             )
+
+
+def _tokens(values: dict[str, Any], name: str) -> int | None:
+    text = values[name]
+    return None if text is None else parse_tokens(text, f"--{name}")
 
 
 def _dtype(name: str | None) -> DType | None:
@@ -301,18 +317,20 @@ def to_question(model: str, values: dict[str, Any]) -> Question:
         Naming the option that cannot be read, is missing, or is not supported yet.
     """
     _refuse_later(values)
-    for name, option, example in (
-        ("machine", "--on", "gb200-nvl72"),
-        ("context", "--context", "8k"),
-    ):
+    phase = Phase(values["phase"])
+    needed = [("machine", "--on", "gb200-nvl72"), ("context", "--context", "8k")]
+    if phase is Phase.PREFILL:
+        needed[1] = ("seq", "--seq", "4k")
+    for name, option, example in needed:
         if values.get(name) is None:
-            raise SpecError(f"{option} is missing", f"write for example {option} {example}")
+            where = "" if phase is Phase.DECODE else f" for --phase {phase.value}"
+            raise SpecError(f"{option} is missing{where}", f"write for example {option} {example}")
     gap = values["gap"]
     if not 0 <= gap < 1:
         raise SpecError(f"--gap: {gap} is not in [0, 1)", "write for example --gap 0.005")
     seconds = {
         name: None if values[name] is None else parse_seconds(values[name], f"--{option}")
-        for name, option in (("tpot", "tpot"), ("time_limit", "time-limit"))
+        for name, option in (("tpot", "tpot"), ("ttft", "ttft"), ("time_limit", "time-limit"))
     }
     price = values["price"]
     sizing = to_sizing(values)
@@ -320,7 +338,10 @@ def to_question(model: str, values: dict[str, Any]) -> Question:
     return Question(
         model=model,
         machine=values["machine"],
-        context_tokens=parse_tokens(values["context"], "--context"),
+        phase=phase,
+        context_tokens=_tokens(values, "context") or 0,
+        seq_len=_tokens(values, "seq"),
+        ttft_s=seconds["ttft"],
         nodes=sizing.nodes,
         racks=sizing.racks,
         slices=sizing.slices,

@@ -33,6 +33,8 @@ def command(model: str, out: str | None, as_json: bool, **options: Any) -> int:
     Example: planner plan deepseek-v3 --on gb200-nvl72 --phase decode --context 8192
     --tpot 20ms -o layout.json
 
+    Example: planner plan deepseek-v3 --on gb200-nvl72 --phase prefill --seq 4k --ttft 1s
+
     Example: planner plan llama-3.1-405b --on h100-hgx --nodes 2048 --phase train
     --batch 2048 --seq 8k --schedule 1f1b,interleaved -o training.json
     """

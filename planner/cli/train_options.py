@@ -23,17 +23,16 @@ VALUES = "N|N,N|N..N"
 # Options of other phases; they would change nothing here.
 FOREIGN = (
     *("context", "tpot", "kv", "loads", "slots", "microbatches", "replicas", "draft"),
-    *("acceptance", "no_overlap"),
+    *("acceptance", "no_overlap", "ttft"),
 )
 TRAIN_ONLY = (
-    *("seq", "microbatch", "virtual_stages", "zero", "schedule", "recompute"),
+    *("microbatch", "virtual_stages", "zero", "schedule", "recompute"),
     *("sequence_parallel", "optimizer", "optimizer_state", "gradients"),
 )
 # Degrees that both phases have, by their names in the limits of training.
 SHARED = ("tp", "cp", "dp", "pp", "ep", "expert_tp")
 
 _OPTIONS = (
-    click.option("--seq", metavar="TOKENS", help="train: tokens of a sequence, e.g. 8k."),
     click.option("--microbatch", metavar=VALUES, help="train: sequences per microbatch and rank."),
     click.option(
         "--schedule",

@@ -28,7 +28,8 @@ from planner.cost.memory import (
     layer_bytes,
     table_bytes,
 )
-from planner.cost.pipeline import decode_idle_fraction, decode_step_s
+from planner.cost.passes import pass_times, price_draft
+from planner.cost.pipeline import idle_fraction, stream_step_s
 from planner.cost.price import FabricRates
 from planner.cost.routing import FloatArray, moe_layer_indices, routed_load
 from planner.cost.runs.serving_speculative import tokens_per_pass
@@ -38,13 +39,14 @@ from planner.cost.step import (
     Load,
     RoutedOf,
     Setting,
-    decode_core_of,
+    core_prices,
+    host_wait_s,
     layer_groups,
-    pass_times,
-    price_draft,
+    layer_seconds,
     price_hop,
     price_layer,
     price_tables,
+    table_rows,
 )
 from planner.cost.terms import PricedPart, StepTerms, collect_terms, per_token
 from planner.domain.assignment import Assignment
@@ -86,11 +88,18 @@ class Microbatch:
     group: Real
     stage: Real
 
-    def tokens(self, split: Split) -> Tokens:
+    def tokens(self, setting: Setting, split: Split) -> Tokens:
         """Tokens of its busiest rank and of a stage.
 
-        A rank of context parallelism takes its share of its group's sequences, at least one.
+        A rank of context parallelism takes its share of every prompt; in decode its share of
+        its group's sequences, at least one.
         """
+        if setting.is_prefill:
+            return Tokens(
+                group=self.group * setting.new_tokens / split.cp,
+                stage=self.stage * setting.new_tokens,
+                sequences=self.group,
+            )
         rank = np.maximum(np.minimum(1.0, self.group), self.group / split.cp)
         queries = 1.0 + split.draft
         return Tokens(
@@ -105,7 +114,8 @@ class Microbatch:
 class ReplicaTimes:
     """Seconds of one replica: per layer, table, stage and hop, and of the whole step.
 
-    ``pass_s`` is that of one pass of all microbatches, ``step_s`` its share of one token.
+    ``hops_s`` are all hops of a microbatch, ``pass_s`` is one pass of all microbatches,
+    ``step_s`` its share of one token of a sequence, of a prefill the whole pass.
     """
 
     layer_s: FloatArray
@@ -114,6 +124,7 @@ class ReplicaTimes:
     draft_s: float
     stage_s: tuple[float, ...]
     hop_s: float
+    hops_s: float
     pass_s: float
     step_s: float
     load: ReplicaLoad
@@ -181,7 +192,7 @@ def replica_times(
     """Time one replica whose fullest microbatch and routing are those of ``load``."""
     split = degrees_split(assignment.degrees)
     groups = layer_groups(setting.model)
-    tokens = load.microbatch.tokens(split)
+    tokens = load.microbatch.tokens(setting, split)
     routed = group_routing(setting, load.routing)
     times = pass_times(setting, split, tokens, routed, fabric)
     layer_s = np.zeros(len(setting.model.layers))
@@ -195,6 +206,7 @@ def replica_times(
         draft_s=float(times.draft),
         stage_s=(),
         hop_s=hop_s,
+        hops_s=0.0,
         pass_s=0.0,
         step_s=0.0,
         load=load,
@@ -208,10 +220,11 @@ def staged(setting: Setting, assignment: Assignment, times: ReplicaTimes) -> Rep
     stage_s = [float(times.layer_s[first:end].sum()) for first, end in ranges]
     stage_s[0] += times.embedding_s
     stage_s[-1] += times.head_s + times.draft_s
-    circulating = decode_step_s(stage_s, assignment.degrees.microbatches, times.hop_s)
+    hops_s = float(setting.num_hops(float(len(stage_s)))) * times.hop_s
+    circulating = stream_step_s(stage_s, assignment.degrees.microbatches, hops_s)
     pass_s = circulating + setting.engine.step_s
     step_s = pass_s / tokens_per_pass(assignment.degrees.draft, setting.acceptance)
-    return replace(times, stage_s=tuple(stage_s), pass_s=pass_s, step_s=step_s)
+    return replace(times, stage_s=tuple(stage_s), hops_s=hops_s, pass_s=pass_s, step_s=step_s)
 
 
 def stage_memory(
@@ -234,7 +247,7 @@ def stage_memory(
         weights[picked] = own.fixed + own.per_slot * slots[picked]
         kv[picked] = cache_bytes(setting, group, split, sequences)
     first, last = table_bytes(setting, split, float(assignment.degrees.pp))
-    tokens = times.load.microbatch.tokens(split)
+    tokens = times.load.microbatch.tokens(setting, split)
     loads = times.load.routing(float(tokens.stage))
     hot = max((float(load.hot_share) for load in loads.values()), default=0.0)
     active = float(activation_bytes(setting, split, tokens, hot))
@@ -286,21 +299,23 @@ def _terms(
     setting: Setting, assignment: Assignment, times: ReplicaTimes, fabric: FabricRates
 ) -> StepTerms:
     split = degrees_split(assignment.degrees)
-    tokens = times.load.microbatch.tokens(split)
+    tokens = times.load.microbatch.tokens(setting, split)
     routed = group_routing(setting, times.load.routing)
-    core_of = decode_core_of(setting, split, tokens, fabric)
+    core_of = core_prices(setting, split, tokens, fabric)
     parts = []
     for position, group in enumerate(layer_groups(setting.model)):
         load = Load(tokens=tokens, routed_of=routed.get(position), core_of=core_of)
         price, hidden = price_layer(setting, group.layer, split, load, fabric)
-        parts.append(PricedPart(count=len(group.indices), price=price, hidden=hidden))
-    for table in price_tables(setting, split, (tokens.group, tokens.group), fabric):
+        busy = layer_seconds(price, hidden, setting.time_model)
+        wait = host_wait_s(setting, price, hidden, busy, captured=not setting.is_prefill)
+        own = PricedPart(count=len(group.indices), price=price, hidden=hidden, host_wait_s=wait)
+        parts.append(own)
+    for table in price_tables(setting, split, table_rows(setting, tokens), fabric):
         parts.append(PricedPart(count=1, price=table, hidden=NOTHING_HIDDEN))
     found = collect_terms(parts, setting.time_model)
     if not assignment.degrees.draft:
         return found
-    own = routed.get(-1)
-    (layer, hides), logits = price_draft(setting, split, tokens, own, fabric)
+    (layer, hides), logits = price_draft(setting, split, tokens, routed.get(-1), fabric)
     drafted = [
         PricedPart(count=1, price=layer, hidden=hides),
         PricedPart(count=1, price=logits, hidden=NOTHING_HIDDEN),
@@ -349,8 +364,9 @@ def evaluate(
     most = max(cached_sequences(sequences) for sequences in assignment.sequences)
     memory = stage_memory(setting, assignment, times, float(most))
     step = _terms(setting, assignment, times, fabric)
+    each = setting.sequence_tokens
     tokens_per_s = sum(
-        sum(sum(mb) for mb in sequences) / own.step_s for own, _, sequences in replicas
+        each * sum(sum(mb) for mb in sequences) / own.step_s for own, _, sequences in replicas
     )
     cost = None
     chips = (chip for replica in assignment.cells for cell in replica for chip in cell)
@@ -359,19 +375,20 @@ def evaluate(
         usd_per_s = usd_per_second(price_usd_per_hour) * rented
         cost = usd_per_s / tokens_per_s * MILLION
     microbatches = assignment.degrees.microbatches
-    terms = step.with_pipeline(times.stage_s, times.hop_s, times.pass_s, setting.engine.step_s)
+    terms = step.with_pipeline(times.stage_s, times.hops_s, times.pass_s, setting.engine.step_s)
+    circulating = times.pass_s - setting.engine.step_s
     return Prediction(
         step_s=times.step_s,
         batch=assignment.batch,
         tokens_per_s=tokens_per_s,
-        tokens_per_s_per_user=1.0 / times.step_s,
+        tokens_per_s_per_user=each / times.step_s,
         tokens_per_s_per_chip=tokens_per_s / topology.num_chips,
         usd_per_million_tokens=cost,
         chips_rented=rented,
         terms=per_token(terms, times.pass_s / times.step_s),
         stage_s=times.stage_s,
         memory=memory,
-        bubble=decode_idle_fraction(times.stage_s, microbatches, times.hop_s),
+        bubble=idle_fraction(times.stage_s, microbatches, circulating),
         critical_batch=step.critical_batch(assignment.batch),
         largest_batch=largest_batch(setting, assignment, times, memory),
         expert_imbalance=_imbalance(setting, assignment, times),

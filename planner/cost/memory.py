@@ -1,4 +1,4 @@
-"""HBM bytes that one chip must hold during decode.
+"""HBM bytes that one chip must hold during a decode step or a prefill pass.
 
 Assumptions
 -----------
@@ -82,7 +82,7 @@ def sequence_bytes(setting: Setting, group: LayerGroup, split: Split) -> Real:
     spare = setting.engine.block_tokens / 2
 
     def cached(cp: float) -> float:
-        tokens = math.floor(setting.context_tokens / cp + spare)
+        tokens = math.floor(setting.held_tokens / cp + spare)
         return kv_bytes_per_sequence(attention, tokens, setting.model.precision.kv)
 
     return of_degree(split.cp, cached) * busiest_share(

@@ -19,7 +19,7 @@ puts tokens) is an array over them. The same functions serve floats and arrays o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,6 +37,7 @@ from planner.cost.block import (
 )
 from planner.cost.core import CorePrice, CoreSetting, Queries, decode_core_price
 from planner.cost.overlap import core_share, exposed_seconds
+from planner.cost.prefill_core import Prompts, prefill_core_price
 from planner.cost.price import FabricRates, PricedTerm, price_message, price_messages, price_op
 from planner.cost.runs.inference_contexts import Contexts
 from planner.cost.runs.inference_engine import Engine, planned_engine
@@ -65,6 +66,9 @@ class Setting:
         Whether compilers of a torus shard what engines of switched machines copy.
     acceptance : float
         Probability that a drafted token is accepted, given that those before it were.
+    new_tokens : float
+        Tokens of every sequence that a prefill pass computes over the cached ones; 0 for a
+        decode step.
     """
 
     model: ModelSpec
@@ -76,6 +80,7 @@ class Setting:
     habits: Engine | None = None
     on_torus: bool = False
     acceptance: float = 0.0
+    new_tokens: float = 0.0
 
     @property
     def engine(self) -> Engine:
@@ -92,6 +97,27 @@ class Setting:
             kv=self.model.precision.kv,
             on_torus=self.on_torus,
         )
+
+    @property
+    def is_prefill(self) -> bool:
+        """Whether a pass computes prompts, not one token of every sequence."""
+        return self.new_tokens > 0
+
+    @property
+    def held_tokens(self) -> float:
+        """Tokens of a sequence that are cached when the pass ends."""
+        return self.context_tokens + self.new_tokens
+
+    @property
+    def sequence_tokens(self) -> float:
+        """Tokens that a step yields of a sequence, drafts left out."""
+        return self.new_tokens if self.is_prefill else 1.0
+
+    def num_hops(self, pp: Real) -> Real:
+        """Hops of a microbatch over ``pp`` stages; see :mod:`planner.cost.pipeline`."""
+        if self.is_prefill:
+            return pp - 1.0
+        return np.where(np.greater(pp, 1), pp, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,6 +214,48 @@ def decode_core_of(setting: Setting, split: Split, tokens: Tokens, fabric: Fabri
         return decode_core_price(core, layer.attention, split, own, fabric)
 
     return price
+
+
+def prefill_core_of(setting: Setting, split: Split, tokens: Tokens, fabric: FabricRates) -> CoreOf:
+    """Attention cores of a prefill pass over ``setting.new_tokens`` of every sequence."""
+    assert tokens.sequences is not None
+    whole, core = tokens.sequences, setting.core
+
+    def price(layer: Layer, fraction: Real) -> CorePrice:
+        own = Prompts(sequences=whole * fraction, new=setting.new_tokens)
+        return prefill_core_price(core, layer.attention, split, own, fabric)
+
+    return price
+
+
+def core_prices(setting: Setting, split: Split, tokens: Tokens, fabric: FabricRates) -> CoreOf:
+    """Attention cores of the phase of ``setting``."""
+    of_phase = prefill_core_of if setting.is_prefill else decode_core_of
+    return of_phase(setting, split, tokens, fabric)
+
+
+def table_rows(setting: Setting, tokens: Tokens) -> tuple[Real, Real]:
+    """Tokens of a rank that are looked up, and those whose logits are wanted.
+
+    Of a prompt that is its last token, on the rank of its attention group that samples it.
+    """
+    if not setting.is_prefill:
+        return tokens.group, tokens.group
+    assert tokens.sequences is not None
+    return tokens.group, tokens.sequences
+
+
+def host_wait_s(
+    setting: Setting, price: LayerPrice, hidden: Hidden, busy_s: Real, *, captured: bool
+) -> Real:
+    """Seconds that a layer of ``busy_s`` waits for the host, which submits every operation.
+
+    A captured graph is submitted at once.
+    """
+    if captured or not setting.engine.launch_s:
+        return 0.0
+    host = price.num_launches * hidden.parts * setting.engine.launch_s
+    return np.maximum(0.0, host - busy_s)
 
 
 def price_part(
@@ -335,81 +403,3 @@ def price_hop(model: ModelSpec, split: Split, rows: Real, fabric: FabricRates) -
     num_bytes = rows * model.hidden_size * WIRE_BYTES / split.attn_tp
     message = Message(term="pipeline_hop", op=Op.SEND_RECV, axis="pp", num_bytes=num_bytes)
     return price_message(message, fabric).network_s
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PassTimes:
-    """Seconds of one microbatch: per layer group, of the tables, and of all drafts.
-
-    ``groups[i]`` is a float when every layer of the group takes the same time, else an
-    array over its layers.
-    """
-
-    groups: tuple[Real, ...]
-    embedding: Real
-    head: Real
-    draft: Real = 0.0
-
-
-def price_draft(
-    setting: Setting, split: Split, tokens: Tokens, routed_of: RoutedOf | None, fabric: FabricRates
-) -> tuple[tuple[LayerPrice, Hidden], LayerPrice]:
-    """Price one drafted token of every sequence: one layer, and the output head.
-
-    Assumptions
-    -----------
-    - The drafting layer is like the last one of the model (multi-token prediction of
-      DeepSeek-V3, arXiv 2412.19437 section 2.2; heads of EAGLE are one layer, too), reads a
-      cache of its own, and drafts token after token.
-    """
-    one = Tokens(
-        group=tokens.group / tokens.queries,
-        stage=tokens.stage / tokens.queries,
-        sequences=tokens.sequences,
-    )
-    load = Load(
-        tokens=one,
-        routed_of=routed_of,
-        core_of=decode_core_of(setting, split, one, fabric),
-    )
-    layer = price_layer(setting, setting.model.layers[-1], split, load, fabric)
-    return layer, price_tables(setting, split, (one.group, one.group), fabric)[1]
-
-
-def _routed_of(load: RoutedOf | RoutedLoad | None) -> RoutedOf | None:
-    return (lambda tokens: load) if isinstance(load, RoutedLoad) else load
-
-
-def pass_times(
-    setting: Setting,
-    split: Split,
-    tokens: Tokens,
-    routed: Mapping[int, RoutedOf | RoutedLoad],
-    fabric: FabricRates,
-) -> PassTimes:
-    """Time every distinct layer and table for one microbatch of a decode step.
-
-    ``routed`` maps the position of an MoE group in :func:`layer_groups` to where it sends the
-    tokens of a stage: to a load, or to a function of the tokens where halves of a microbatch
-    matter; -1 is that of a drafting layer.
-    """
-    seconds = []
-    core_of = decode_core_of(setting, split, tokens, fabric)
-    for position, group in enumerate(layer_groups(setting.model)):
-        load = Load(tokens=tokens, routed_of=_routed_of(routed.get(position)), core_of=core_of)
-        price, hidden = price_layer(setting, group.layer, split, load, fabric)
-        seconds.append(layer_seconds(price, hidden, setting.time_model))
-    embedding, head = price_tables(setting, split, (tokens.group, tokens.group), fabric)
-    draft: Real = 0.0
-    if np.any(np.greater(tokens.queries, 1)):
-        own = _routed_of(routed.get(-1))
-        (layer, hides), logits = price_draft(setting, split, tokens, own, fabric)
-        once = layer_seconds(layer, hides, setting.time_model)
-        once = once + layer_seconds(logits, NOTHING_HIDDEN, setting.time_model)
-        draft = (tokens.queries - 1.0) * once
-    return PassTimes(
-        groups=tuple(seconds),
-        embedding=layer_seconds(embedding, NOTHING_HIDDEN, setting.time_model),
-        head=layer_seconds(head, NOTHING_HIDDEN, setting.time_model),
-        draft=draft,
-    )

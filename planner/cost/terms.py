@@ -25,6 +25,7 @@ OTHER_TERMS = frozenset(
         "dispatch",
         "draft",
         "embedding",
+        "host_launch",
         "kernel_gaps",
         "small_operations",
     }
@@ -55,11 +56,15 @@ class _Sum:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PricedPart:
-    """``count`` layers with one price, whose entries may be arrays over these layers."""
+    """``count`` layers with one price, whose entries may be arrays over these layers.
+
+    ``host_wait_s`` is what a layer waits for the host beside its terms.
+    """
 
     count: int
     price: LayerPrice
     hidden: Hidden
+    host_wait_s: Real = 0.0
 
 
 def _per_layer(value: Real, count: int) -> list[float]:
@@ -73,12 +78,11 @@ class StepTerms:
     terms: tuple[Term, ...]
 
     def with_pipeline(
-        self, stage_s: Sequence[float], hop_s: float, step_s: float, host_s: float
+        self, stage_s: Sequence[float], hops_s: float, step_s: float, host_s: float
     ) -> tuple[Term, ...]:
         """Add hops, the wait for the slowest stage and the host: terms add up to the step."""
         found = list(self.terms)
-        num_hops = len(stage_s) if len(stage_s) > 1 else 0
-        hops = num_hops * hop_s
+        hops = hops_s
         if hops:
             found.append(
                 Term(name="pipeline_hops", seconds=hops, bound=Bound.NETWORK, network_s=hops)
@@ -134,6 +138,11 @@ def collect_terms(parts: Sequence[PricedPart], time_model: TimeModel) -> StepTer
             total = sums.setdefault(term.name, _Sum())
             for index, own in enumerate(_per_layer(seconds, part.count)):
                 total.add({bound: resources[bound][index] for bound in resources}, own)
+        for wait in _per_layer(part.host_wait_s, part.count):
+            if wait > 0:
+                nothing = dict.fromkeys((Bound.COMPUTE, Bound.MEMORY, Bound.NETWORK), 0.0)
+                total = sums.setdefault("host_launch", _Sum())
+                total.add({**nothing, Bound.OVERHEAD: wait}, wait)
     found = [
         Term(
             name=name,

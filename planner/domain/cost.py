@@ -54,7 +54,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     ``step_s`` is the time between two tokens of a sequence: that of a pass over the
     ``tokens_per_pass`` that it yields in the mean (1 without drafts). ``stage_s`` are those of
-    a pass. ``tokens_per_s_per_chip``
+    a pass. Of a prefill ``step_s`` is the time to the first token: that of one pass, in which
+    every sequence yields its new tokens. ``tokens_per_s_per_chip``
     counts every chip of the machine, idle ones too; ``usd_per_million_tokens`` counts
     the ``chips_rented`` chips of all nodes or racks in use.
     """

@@ -39,6 +39,7 @@ class MachineInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Inputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that the answer depends on.
 
+    ``context_tokens`` are cached of every sequence, ``seq_len`` are the new ones of a prefill.
     ``limits`` are the values that the user allowed of a degree, such as ``{"pp": "1..4"}``; a
     degree that is absent was free. ``gap`` is the gap that was asked for.
     """
@@ -60,6 +61,8 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reserve_per_domain: int = 0
     limits: dict[str, str] = {}
     gap: float | None = None
+    seq_len: int | None = None
+    ttft_s: float | None = None
 
 
 class DegreesRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,7 +124,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``objective`` and ``bound`` are in ``unit``, smaller is better; ``gap`` is
     ``(objective - bound) / objective``. Counts say what happened to the strategies:
     ``enumerated`` are those that did not fit, were pruned by their bound or were solved, the
-    last with or without a placement; ``dominated`` are others that one of them is as good as.
+    last with or without a placement; ``infeasible_tpot`` miss the limit on the step, TPOT or
+    TTFT; ``dominated`` are others that one of them is as good as.
     ``stopped`` is what ended the search: the gap was proven, the time limit, Ctrl-C, or nothing
     was left.
     """

@@ -51,6 +51,12 @@ class Question:
     ----------
     model, machine : str
         Catalogue name or path.
+    context_tokens : int
+        Cached tokens of every sequence; before a prefill.
+    seq_len : int, optional
+        New tokens of every sequence of a prefill.
+    tpot_s, ttft_s : float, optional
+        Longest decode step, and longest prefill.
     nodes, racks, slices, shape : optional
         Size of the machine; the machine's default when all are absent.
     wounds : Wounds
@@ -70,7 +76,7 @@ class Question:
 
     model: str
     machine: str
-    context_tokens: int
+    context_tokens: int = 0
     phase: Phase = Phase.DECODE
     nodes: int | None = None
     racks: int | None = None
@@ -81,6 +87,8 @@ class Question:
     activations: DType | None = None
     kv: DType | None = None
     tpot_s: float | None = None
+    seq_len: int | None = None
+    ttft_s: float | None = None
     batch: int | None = None
     price_usd_per_hour: float | None = None
     objective: Objective = Objective.THROUGHPUT
@@ -106,6 +114,45 @@ class Question:
             shape=self.shape,
             wounds=self.wounds,
         )
+
+
+def check_phase(question: Question) -> None:
+    """Refuse what the phase does not have, and ask for what it needs.
+
+    Raises
+    ------
+    SpecError
+        Naming the option.
+    """
+    phase = question.phase
+    foreign: dict[str, object]
+    if phase is Phase.DECODE:
+        needed, least = ("--context", question.context_tokens or None, "8k"), 1
+        foreign = {"--seq": question.seq_len, "--ttft": question.ttft_s}
+    elif phase is Phase.PREFILL:
+        needed, least = ("--seq", question.seq_len, "4k"), 0
+        foreign = {
+            "--tpot": question.tpot_s,
+            "--draft": question.limits.draft,
+            "--acceptance": question.acceptance,
+        }
+    else:
+        raise SpecError(f"phase {phase.value} has another question", "supported: decode, prefill")
+    for option, value in foreign.items():
+        if value is not None:
+            raise SpecError(f"{option} does not apply to --phase {phase.value}", "leave it out")
+    option, given, example = needed
+    if given is None:
+        raise SpecError(
+            f"{option} is missing for --phase {phase.value}",
+            f"write for example {option} {example}",
+        )
+    for option, tokens, fewest in (
+        ("--context", question.context_tokens, least),
+        ("--seq", question.seq_len, 1),
+    ):
+        if tokens is not None and tokens < fewest:
+            raise SpecError(f"{option}: {tokens} is less than {fewest}")
 
 
 def check_drafts(question: Question) -> None:

@@ -54,20 +54,28 @@ def _drafted(layout: Layout) -> list[tuple[str, str]]:
     return [("tokens per pass", f"{layout.prediction.tokens_per_pass:.2f}")]
 
 
+def _limit_name(layout: Layout) -> str:
+    """What the step of the phase is to a user."""
+    return "TPOT" if layout.inputs.seq_len is None else "TTFT"
+
+
 def _headline(layout: Layout, stream: TextIO) -> None:
     inputs, prediction = layout.inputs, layout.prediction
     reserved = len(layout.reserved_chips)
     spares = f" ({reserved} as spares)" if reserved else ""
+    lengths = f"context {inputs.context_tokens:,}"
+    if inputs.seq_len is not None:
+        lengths = f"{inputs.seq_len:,} new tokens over {inputs.context_tokens:,} cached"
     print_text(
-        f"{inputs.model.name} on {inputs.machine.name}: {inputs.phase}, context "
-        f"{inputs.context_tokens:,}, {len(layout.ranks)} chips used, "
+        f"{inputs.model.name} on {inputs.machine.name}: {inputs.phase}, "
+        f"{lengths}, {len(layout.ranks)} chips used, "
         f"{len(layout.idle_chips)} idle{spares}",
         stream,
     )
     print_text(degrees_line(layout.degrees, prediction.batch), stream)
     cost = prediction.usd_per_million_tokens
     rows = [
-        ("step (TPOT)", format_seconds(prediction.step_s)),
+        (f"step ({_limit_name(layout)})", format_seconds(prediction.step_s)),
         ("tokens/s/user", format_count(prediction.tokens_per_s_per_user)),
         ("tokens/s/chip", format_count(prediction.tokens_per_s_per_chip)),
         ("tokens/s", format_count(prediction.tokens_per_s)),
@@ -160,12 +168,12 @@ def certificate_text(certificate: Certificate) -> str:
     )
 
 
-def counts_text(certificate: Certificate) -> str:
+def counts_text(certificate: Certificate, limit: str = "TPOT") -> str:
     """What became of the strategies, by reason, in one line."""
     unplaced, dominated = certificate.infeasible_placement, certificate.dominated
     return (
         f"{certificate.enumerated:,} strategies: {certificate.infeasible_memory:,} over memory, "
-        f"{certificate.infeasible_tpot:,} over TPOT, {certificate.pruned:,} pruned by bound, "
+        f"{certificate.infeasible_tpot:,} over {limit}, {certificate.pruned:,} pruned by bound, "
         f"{certificate.solved:,} solved"
         + (f", {unplaced:,} of them without a placement" if unplaced else "")
         + (f"; {dominated:,} more dominated." if dominated else ".")
@@ -181,6 +189,6 @@ def show_layout(layout: Layout, stream: TextIO) -> None:
     stream.write("\n")
     if layout.certificate is not None:
         print_text(certificate_text(layout.certificate), stream)
-        print_text(counts_text(layout.certificate), stream)
+        print_text(counts_text(layout.certificate, _limit_name(layout)), stream)
     if layout.why:
         print_text(f"Why: {layout.why}", stream)

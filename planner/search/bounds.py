@@ -33,10 +33,11 @@ from planner.cost.memory import (
     layer_bytes,
     table_bytes,
 )
+from planner.cost.passes import pass_times
 from planner.cost.price import FabricRates
 from planner.cost.routing import moe_shape
 from planner.cost.runs.serving_speculative import tokens_per_pass
-from planner.cost.step import layer_groups, pass_times, price_hop
+from planner.cost.step import layer_groups, price_hop
 from planner.domain.degrees import OverlapMode
 from planner.domain.model import MoeFfn
 from planner.domain.work import Real
@@ -215,10 +216,9 @@ class StepBound:
     def objective(self, step_s: FloatArray, batch: FloatArray) -> FloatArray:
         """What the search minimises, of steps and batches of the whole machine, shape ``[n]``."""
         request = self.request
+        rate = self.setting.sequence_tokens * batch / step_s
         return np.asarray(
-            objective_value(
-                request.objective, step_s, batch / step_s, self.chips, request.price_usd_per_hour
-            )
+            objective_value(request.objective, step_s, rate, self.chips, request.price_usd_per_hour)
         )
 
     def batch(self, group: FloatArray) -> FloatArray:
@@ -229,13 +229,14 @@ class StepBound:
     def tokens(self, group: Real) -> Tokens:
         """Tokens of a microbatch when every attention group decodes ``group`` sequences."""
         split = self.arrays.split
-        return Microbatch(group=group, stage=group * split.attn_dp).tokens(split)
+        return Microbatch(group=group, stage=group * split.attn_dp).tokens(self.setting, split)
 
     def pinned_tokens(self, batch: int) -> Tokens:
         """Tokens of the fullest microbatch when ``batch`` is spread evenly over everything."""
         split = self.arrays.split
         stage = np.ceil(batch / (self.arrays.replicas * self.arrays.microbatches))
-        return Microbatch(group=np.ceil(stage / split.attn_dp), stage=stage).tokens(split)
+        fullest = Microbatch(group=np.ceil(stage / split.attn_dp), stage=stage)
+        return fullest.tokens(self.setting, split)
 
     def step_s(self, tokens: Tokens) -> FloatArray:
         """Optimistic seconds per token of a sequence, shape ``[n]``."""
@@ -259,7 +260,7 @@ class StepBound:
         total, cheapest = self._stage_sums(np.stack(layers))
         total = total + times.embedding + times.head + times.draft
         slowest = np.maximum(total / arrays.pp, cheapest)
-        hops = np.where(arrays.pp > 1, arrays.pp, 0.0)
+        hops = setting.num_hops(arrays.pp)
         hop_s = hops * price_hop(setting.model, arrays.split, tokens.group, self.fabric)
         step = np.maximum(total + hop_s, arrays.microbatches * slowest)
         return np.asarray((step + setting.engine.step_s) / self._tokens_per_pass, dtype=float)
@@ -327,7 +328,7 @@ class BoundTable:
 def feasible(bound: StepBound, tokens: Tokens) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether memory and TPOT limits can hold at ``tokens``, optimistically."""
     fits = bound.memory_bytes(tokens) <= budget_bytes(bound.request.setting)
-    limit = bound.request.tpot_s
+    limit = bound.request.step_limit_s
     meets = np.ones_like(fits) if limit is None else bound.step_s(tokens) <= limit
     return fits, meets
 

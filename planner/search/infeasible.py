@@ -30,6 +30,8 @@ from planner.units import format_bytes, format_seconds
 
 # Larger machines are not tried: an answer that says no must come as fast as one that plans.
 MAX_GROWN_CHIPS = 320
+# Ranks that share prompts multiply the ways to split a stage.
+MAX_GROWN_PREFILL_CHIPS = 96
 # Values of a degree that a message names.
 MAX_LISTED = 8
 MATMUL_ROLES = ("attention", "dense_ffn", "shared_expert", "routed_expert")
@@ -47,13 +49,13 @@ def explain(
     if not table.fits_memory.any():
         return _memory(request, bound)
     if not (table.fits_memory & table.meets_tpot).any():
-        return _tpot(request, bound, table)
+        return _too_slow(request, bound, table)
     return Infeasible(
         resource="placement",
         needed="one layout",
         available="none",
         message="every strategy that its bound admits failed once layers were cut into whole "
-        "stages: the memory or TPOT limit is missed by the unevenness of the stages",
+        "stages: the limit of memory or time is missed by the unevenness of the stages",
         remedies=("relax the limit by a few percent, or free a pinned degree",),
     )
 
@@ -155,7 +157,8 @@ def _more_domains(request: PlanRequest) -> Iterator[str]:
     if not isinstance(spec.scale_up, SwitchDomain) or spec.scale_out is None:
         return
     unit = f"{spec.scale_up.unit}s"
-    most = min(spec.scale_out.max_domains, MAX_GROWN_CHIPS // spec.scale_up.chips)
+    grown = MAX_GROWN_PREFILL_CHIPS if request.setting.is_prefill else MAX_GROWN_CHIPS
+    most = min(spec.scale_out.max_domains, grown // spec.scale_up.chips)
     if most <= spec.num_domains:
         return
     low, high = spec.num_domains, min(2 * spec.num_domains, most)
@@ -191,13 +194,19 @@ def _narrower(request: PlanRequest) -> Iterator[str]:
 
 
 def _shorter(request: PlanRequest) -> Iterator[str]:
-    """The longest context that fits, when any does."""
+    """The longest context, or the longest prompt, that fits, when any does."""
+    setting = request.setting
 
-    def fits(context: int) -> bool:
-        setting = replace(request.setting, context_tokens=context)
-        return _helps(replace(request, setting=setting))
+    def holds(context: int) -> bool:
+        return _helps(replace(request, setting=replace(setting, context_tokens=context)))
 
-    yield from _largest("--context", int(request.setting.context_tokens), fits)
+    def computes(tokens: int) -> bool:
+        return _helps(replace(request, setting=replace(setting, new_tokens=float(tokens))))
+
+    if setting.is_prefill:
+        yield from _largest("--seq", int(setting.new_tokens), computes)
+    else:
+        yield from _largest("--context", int(setting.context_tokens), holds)
 
 
 def _smaller_batch(request: PlanRequest) -> Iterator[str]:
@@ -243,22 +252,25 @@ def _memory(request: PlanRequest, bound: StepBound) -> Infeasible:
     )
 
 
-def _tpot(request: PlanRequest, bound: StepBound, table: BoundTable) -> Infeasible:
-    assert request.tpot_s is not None
+def _too_slow(request: PlanRequest, bound: StepBound, table: BoundTable) -> Infeasible:
+    assert request.step_limit_s is not None
+    name = "ttft" if request.setting.is_prefill else "tpot"
+    does = "answers sooner" if request.setting.is_prefill else "steps faster"
     step = np.where(table.fits_memory, bound.step_s(_smallest(request, bound)), np.inf)
     index = int(np.argmin(step))
     floor = float(step[index])
-    relaxed = replace(request, tpot_s=None)
+    relaxed = replace(request, step_limit_s=None)
     term, seconds = floor_term(relaxed, bound.strategies.degrees(index))
     return Infeasible(
-        resource="tpot",
+        resource=name,
         needed=format_seconds(floor),
-        available=format_seconds(request.tpot_s),
-        message=f"TPOT: no layout steps faster than {format_seconds(floor)}, the limit is "
-        f"{format_seconds(request.tpot_s)}; the fastest ({_name(bound.strategies.degrees(index))}) "
-        f"spends most on {term.replace('_', ' ')} ({format_seconds(seconds)})",
+        available=format_seconds(request.step_limit_s),
+        message=f"{name.upper()}: no layout {does} than {format_seconds(floor)}, the limit is "
+        f"{format_seconds(request.step_limit_s)}; the fastest "
+        f"({_name(bound.strategies.degrees(index))}) spends most on "
+        f"{term.replace('_', ' ')} ({format_seconds(seconds)})",
         remedies=(
-            f"--tpot {format_seconds(floor * 1.01).replace(' ', '')} or more",
+            f"--{name} {format_seconds(floor * 1.01).replace(' ', '')} or more",
             *_narrower(request),
             *_more_domains(request),
             *_smaller_batch(request),

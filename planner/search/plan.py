@@ -157,7 +157,8 @@ class _Search:
         rented = float(rented_bound(self.request.topology, used)[0])
         chips = (float(self.request.topology.num_chips), rented)
         price = self.request.price_usd_per_hour
-        value = objective_value(self.request.objective, step_s, batch / step_s, chips, price)
+        rate = self.request.setting.sequence_tokens * batch / step_s
+        value = objective_value(self.request.objective, step_s, rate, chips, price)
         return max(float(value), float(table.objective[index]))
 
     def run(self, table: BoundTable) -> float:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from planner.domain.workload import Phase
 from planner.errors import SpecError
 from planner.search.recheck_case import Recheck, RecheckCase
-from planner.search.recheck_decode import recheck_decode
+from planner.search.recheck_decode import recheck_passes
 
-_PHASES: dict[Phase, Callable[[RecheckCase], Recheck]] = {Phase.DECODE: recheck_decode}
+_PHASES: dict[Phase, Callable[[RecheckCase], Recheck]] = {
+    Phase.DECODE: recheck_passes,
+    Phase.PREFILL: recheck_passes,
+}
 
 
 def recheck(phase: Phase, case: RecheckCase) -> Recheck:

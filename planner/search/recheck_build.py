@@ -74,7 +74,7 @@ def best_simple(case: RecheckCase, degrees: Degrees, group: int) -> float | None
 
 def _meets(case: RecheckCase, found: Prediction) -> bool:
     used = found.memory.used_bytes - found.memory.reserve_bytes
-    late = case.tpot_s is not None and found.step_s > case.tpot_s
+    late = case.step_limit_s is not None and found.step_s > case.step_limit_s
     return used <= budget_bytes(case.setting) and not late
 
 

@@ -24,6 +24,8 @@ class RecheckCase:
     loads : array, shape ``[num MoE layers, num_experts]``
     limits : mapping
         What the user allowed of each degree; see :class:`planner.search.recheck_space.Space`.
+    step_limit_s : float, optional
+        Longest step; see :class:`planner.search.request.PlanRequest`.
     objective_value : float
         Objective of the layout, recomputed from its decisions.
     stated_bound : float
@@ -41,7 +43,7 @@ class RecheckCase:
     loads: FloatArray
     objective: Objective
     limits: Limits
-    tpot_s: float | None
+    step_limit_s: float | None
     batch: int | None
     price_usd_per_hour: float | None
     objective_value: float

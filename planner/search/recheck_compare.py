@@ -5,7 +5,7 @@ that of the objective:
 
     the objective of any batch up to g' is at least  a F(g) / g'  for g <= g', since F grows;
     so nothing up to  g' = a F(g) / objective  beats the layout; go on from there, until the
-    limits of memory or TPOT are passed or the argument no longer moves
+    limits of memory or time are passed or the argument no longer moves
 
 A strategy that is left is worth ``a F(g) / g`` at its largest batch ``g`` within the limits:
 a step grows no faster than its batch.
@@ -63,12 +63,14 @@ class Comparison:
     def value(self, split: SplitChoice, row: Row, group: float, step_s: float) -> float:
         """Objective when every group of every microbatch decodes ``group`` sequences."""
         rented = self.case.rented_floor(split.size * row[0] * row[2])
-        return self.case.value(step_s, self._batch(split, row, group) / step_s, rented)
+        return self.case.value(step_s, self._yield(split, row, group) / step_s, rented)
 
-    def _batch(self, split: SplitChoice, row: Row, group: float) -> float:
+    def _yield(self, split: SplitChoice, row: Row, group: float) -> float:
+        """Tokens of a step."""
+        batch = group * split.attn_dp * row[1] * row[2]
         if self.case.batch is not None:
-            return float(self.case.batch)
-        return group * split.attn_dp * row[1] * row[2]
+            batch = float(self.case.batch)
+        return self.case.setting.sequence_tokens * batch
 
     def pinned(self, split: SplitChoice, row: Row) -> tuple[tuple[int, Held], ...] | None:
         """Replicas and what each of them holds, where the batch is decided.
@@ -107,7 +109,7 @@ class Comparison:
             own = held[1].stage * row[1] if share is None else share
             share = None if share is None else share - 1
             slowest = max(slowest, seconds)
-            tokens_per_s += count * float(own) / seconds
+            tokens_per_s += count * float(own) * self.case.setting.sequence_tokens / seconds
         rented = self.case.rented_floor(split.size * row[0] * row[2])
         return self.case.value(slowest, tokens_per_s, rented)
 
@@ -117,15 +119,15 @@ class Comparison:
         return float(group * row[1]), microbatch
 
     def late(self, step_s: float) -> bool:
-        """Whether the TPOT limit is missed."""
-        limit = self.case.tpot_s
+        """Whether the limit on the step is missed."""
+        limit = self.case.step_limit_s
         return limit is not None and step_s > limit * (1 + ROUNDING)
 
     def step_s(self, split: SplitChoice, num_slots: int, row: Row, microbatch: Microbatch) -> float:
         """Floor of the step of one strategy."""
         pp, microbatches, _ = row
         one = self.floors.one_pass(split, num_slots, microbatch)
-        hops = pp * self.floors.hop_s(split, float(microbatch.group)) if pp > 1 else 0.0
+        hops = self.floors.hops_s(split, pp, float(microbatch.group))
         circulating = max(one.total_s + hops, microbatches * one.slowest_s(pp))
         return self.floors.token_s(split, circulating)
 
@@ -140,8 +142,8 @@ class Comparison:
             return all(self._loses_pinned(split, row) for row in _fullest(rows))
         row = (pp, pp, max(replicas for _, _, replicas in rows))
         # Rented by the chip: whole domains cost more, but not in proportion to the replicas.
-        batch = self._batch(split, row, 1.0)
-        unit = self.case.value(1.0, batch, float(split.size * pp * row[2]))
+        tokens = self._yield(split, row, 1.0)
+        unit = self.case.value(1.0, tokens, float(split.size * pp * row[2]))
 
         def step(group: int) -> float:
             one = self.floors.one_pass(split, 0, self.held(split, row, group)[1])
@@ -173,8 +175,8 @@ class Comparison:
             if self.late(seconds):
                 return True
             following = grid_below(math.floor(unit * seconds / self.target) + 1)
-            # A limit on TPOT ends the loop in any case; memory is asked where it must.
-            if (following <= group or self.case.tpot_s is None) and not fits(group):
+            # A limit on the step ends the loop in any case; memory is asked where it must.
+            if (following <= group or self.case.step_limit_s is None) and not fits(group):
                 return True
             if following <= group:
                 return False

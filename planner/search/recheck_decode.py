@@ -1,4 +1,4 @@
-"""Re-derives the bound of a decode certificate.
+"""Re-derives the bound of a certificate of decode or prefill.
 
 Every split of a stage is visited in nested loops. What all its pipelines have in common
 dismisses most of them at once; the rest are taken one by one. by
@@ -68,7 +68,7 @@ def undecided(
                         yield found
 
 
-def recheck_decode(case: RecheckCase) -> Recheck:
+def recheck_passes(case: RecheckCase) -> Recheck:
     """Re-derive the bound; see the module."""
     space = Space(
         topology=case.topology,

@@ -29,10 +29,11 @@ from planner.cost.memory import (
     layer_bytes,
     table_bytes,
 )
+from planner.cost.passes import pass_times
 from planner.cost.price import NO_LINK, FabricRates, LinkRate, merge_rates
 from planner.cost.routing import FloatArray, moe_shape
 from planner.cost.runs.serving_speculative import tokens_per_pass
-from planner.cost.step import LayerGroup, RoutedOf, Setting, layer_groups, pass_times, price_hop
+from planner.cost.step import LayerGroup, RoutedOf, Setting, layer_groups, price_hop
 from planner.domain.curves import Op
 from planner.domain.degrees import Degrees, OverlapMode
 from planner.domain.work import Real
@@ -164,9 +165,15 @@ class Floors:
     def hop_s(self, split: SplitChoice, group: float) -> float:
         """Seconds of one hop with ``group`` sequences per attention group."""
         own = as_split(split)
-        rows = Microbatch(group=group, stage=group * split.attn_dp).tokens(own).group
+        rows = Microbatch(group=group, stage=group * split.attn_dp).tokens(self.setting, own).group
         links = {("pp", Op.SEND_RECV): self._hop(split.size)}
         return float(price_hop(self.setting.model, own, rows, links))
+
+    def hops_s(self, split: SplitChoice, pp: int, group: float) -> float:
+        """Seconds of all hops of a microbatch over ``pp`` stages."""
+        if pp == 1:
+            return 0.0
+        return float(self.setting.num_hops(float(pp))) * self.hop_s(split, group)
 
     def hot_share(self, split: SplitChoice, num_slots: int) -> float:
         """Floor of the hottest group's share, in the layer where it is lowest."""
@@ -213,7 +220,7 @@ class Floors:
         routed = {place: load for place, group in enumerate(self.groups) if group.is_moe}
         if self.groups_last.is_moe:
             routed[-1] = load
-        times = pass_times(self.setting, own, microbatch.tokens(own), routed, links)
+        times = pass_times(self.setting, own, microbatch.tokens(self.setting, own), routed, links)
         return Pass(
             layer_s=tuple(float(s) for s in times.groups),
             counts=self.counts,
@@ -247,7 +254,8 @@ class Floors:
         if free < 0:
             return False
         hot = self.hot_share(split, num_slots) if self.num_experts else 0.0
-        return float(activation_bytes(self.setting, own, microbatch.tokens(own), hot)) <= free
+        tokens = microbatch.tokens(self.setting, own)
+        return float(activation_bytes(self.setting, own, tokens, hot)) <= free
 
     def layer_bytes(self, split: SplitChoice, slots: float, cached: float) -> tuple[float, ...]:
         """Resident bytes of a layer of every group with ``slots`` expert copies."""

@@ -103,13 +103,13 @@ class Refinement:
                 held_bytes[layer] = own
         tables = self.floors.table_bytes(split, pp, slots, cached)
         own_split = as_split(split)
-        tokens = microbatch.tokens(own_split)
+        tokens = microbatch.tokens(self.floors.setting, own_split)
         active = float(activation_bytes(self.floors.setting, own_split, tokens, hottest))
         free = (budget_bytes(self.floors.setting) - active) * (1 + 1e-12)
         slowest = slowest_stage(seconds, _with_tables(held_bytes, tables), free, pp)
         if slowest is None:
             return None
-        hops = pp * self.floors.hop_s(split, float(microbatch.group)) if pp > 1 else 0.0
+        hops = self.floors.hops_s(split, pp, float(microbatch.group))
         circulating = max(sum(seconds) + hops, microbatches * slowest)
         return self.floors.token_s(split, circulating)
 

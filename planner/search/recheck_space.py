@@ -52,7 +52,7 @@ Row = tuple[int, int, int]
 Limits = Mapping[str, frozenset[int]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class SplitChoice:
     """How one stage is split, the ranks that share a domain, and the stages that fit."""
 

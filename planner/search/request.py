@@ -22,6 +22,8 @@ class PlanRequest:
         Share of the routed tokens of each expert, rows add up to 1.
     uniform : bool
         Whether ``loads`` are the uniform default.
+    step_limit_s : float, optional
+        Longest step: the limit on TPOT, of a prefill that on TTFT.
     gap : float
         Stop once the certificate's gap is at most this, e.g. 0.005.
     time_limit_s : float, optional
@@ -38,7 +40,7 @@ class PlanRequest:
     uniform: bool
     objective: Objective
     limits: DegreeLimits
-    tpot_s: float | None = None
+    step_limit_s: float | None = None
     batch: int | None = None
     price_usd_per_hour: float | None = None
     gap: float = 0.005

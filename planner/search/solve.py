@@ -237,7 +237,7 @@ class StrategySolver:
         return best
 
     def cut(self, case: _Case, batch: int) -> _Cut | None:
-        """Cut stages for ``batch`` sequences; None when memory or the TPOT limit fails."""
+        """Cut stages for ``batch`` sequences; None when memory or the limit on the step fails."""
         request, degrees = self.request, case.degrees
         setting = self.setting
         sequences = even_sequences(degrees, batch)
@@ -258,7 +258,7 @@ class StrategySolver:
         if ends is None:
             return None
         final = staged(setting, replace(whole, stage_ends=ends), times)
-        if request.tpot_s is not None and final.step_s > request.tpot_s:
+        if request.step_limit_s is not None and final.step_s > request.step_limit_s:
             return None
         return _Cut(batch=batch, sequences=sequences, ends=ends, step_s=final.step_s)
 
@@ -276,7 +276,7 @@ class StrategySolver:
             moe = slots if group.is_moe else 0
             kept = cache_bytes(setting, group, split, cached)
             layer_b[list(group.indices)] = own.fixed + own.per_slot * moe + kept
-        tokens = load.microbatch.tokens(split)
+        tokens = load.microbatch.tokens(setting, split)
         routed = case.routing(float(tokens.stage))
         first, last = table_bytes(setting, split, float(degrees.pp))
         if degrees.draft:

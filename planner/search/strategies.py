@@ -5,8 +5,8 @@ Sets
 stage size ``S`` (chips of one stage) : every size up to a scale-up domain, and every
     multiple of equal pieces over several domains
 ``attn_tp`` : divisors of ``S`` up to the number of heads
-``cp`` : 1, and where :func:`shares_contexts` sees a use every divisor of ``S / attn_tp``;
-    ``attn_dp = S / (attn_tp cp)``
+``cp`` : 1, and where :func:`shares_contexts` sees a use, always in prefill, every divisor of
+    ``S / attn_tp``; ``attn_dp = S / (attn_tp cp)``
 ``ep`` : divisors of ``S`` up to the slots; ``expert_tp = S / ep``
 ``pp`` : 1 up to the number of layers
 ``num_slots`` : one copy of every expert, or every chip filled with ``c`` slots for ``c`` up
@@ -16,7 +16,7 @@ stage size ``S`` (chips of one stage) : every size up to a scale-up domain, and 
 ``replicas`` : as many as fit; also every smaller number when cost is the objective and the
     batch is fixed, since fewer nodes may then be rented
 ``overlap`` : nothing, or everything that communicates (:func:`overlap_modes`); nothing where
-    contexts are shared
+    the contexts of decode are shared
 ``draft`` : 0, and up to ``MAX_DRAFT`` where the acceptance of drafts is known
 """
 
@@ -161,7 +161,11 @@ def shares_contexts(request: PlanRequest, attn_tp: int) -> bool:
       latency of the two collectives (``s < cp`` is the case of long contexts);
     - in memory a fraction of what a rank holds, so something only where that is a few
       sequences. What ``FEW_SEQUENCES`` leaves out are such roundings.
+
+    Prompts are shared to be computed sooner, all their layers: that may always pay.
     """
+    if request.setting.is_prefill:
+        return True
     setting = on_machine(request.setting, request.topology)
     split = Split(attn_tp=float(attn_tp), attn_dp=1.0, ep=1.0, expert_tp=1.0)
     domain = max(request.topology.open_domains, key=len)
@@ -288,7 +292,7 @@ def _splits(request: PlanRequest) -> dict[int, list[tuple[int, ...]]]:
     dense = not any(isinstance(layer.ffn, MoeFfn) for layer in request.setting.model.layers)
     heads = max_attn_tp(request.setting.model)
     largest = request.topology.largest_open
-    drafts = draft_lengths(request)
+    drafts, new_tokens = draft_lengths(request), request.setting.new_tokens
     shares: dict[int, bool] = {}
     cells: dict[tuple[int, int], int] = {}
     modes = {axes: overlap_modes(request, axes) for axes in OverlapMode}
@@ -317,8 +321,8 @@ def _splits(request: PlanRequest) -> dict[int, list[tuple[int, ...]]]:
                     if not dense and attn_dp * cp > 1:
                         axes = OverlapMode(axes | OverlapMode.EP)
                     for mode in modes[axes]:
-                        # Halves of a rank's fraction of a sequence would make steps jump.
-                        if cp == 1 or mode is OverlapMode.NONE:
+                        # Halves of a rank's fraction of a token would make steps jump.
+                        if cp == 1 or mode is OverlapMode.NONE or cp < new_tokens:
                             rows += [(*given, int(mode), draft) for draft in drafts]
     return found
 

@@ -23,7 +23,7 @@ RELATIVE_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What the request fixed: TPOT and batch, when given, the machine's chips, idle ones.
+    """What the request fixed: step and batch, when given, the machine's chips, idle ones.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Limits:
     """
 
     num_chips: int
-    tpot_s: float | None
+    step_limit_s: float | None
     batch: int | None
     excluded: frozenset[int] = frozenset()
     reserve: int = 0
@@ -221,13 +221,13 @@ def memory_fits(prediction: Prediction) -> list[str]:
     ]
 
 
-def step_meets_tpot(prediction: Prediction, limits: Limits) -> list[str]:
-    """``step_s <= tpot_s``."""
-    if limits.tpot_s is None or prediction.step_s <= limits.tpot_s * (1 + RELATIVE_TOLERANCE):
+def step_meets_limit(prediction: Prediction, limits: Limits) -> list[str]:
+    """``step_s <= step_limit_s``: TPOT of a decode step, TTFT of a prefill."""
+    most = limits.step_limit_s
+    if most is None or prediction.step_s <= most * (1 + RELATIVE_TOLERANCE):
         return []
     return [
-        f"a step takes {format_seconds(prediction.step_s)}, "
-        f"the limit is {format_seconds(limits.tpot_s)}"
+        f"a step takes {format_seconds(prediction.step_s)}, the limit is {format_seconds(most)}"
     ]
 
 
@@ -247,5 +247,5 @@ def structure_violations(
 
 
 def limit_violations(prediction: Prediction, limits: Limits) -> tuple[str, ...]:
-    """Violations of memory and of the TPOT limit, from a fresh prediction."""
-    return tuple(memory_fits(prediction) + step_meets_tpot(prediction, limits))
+    """Violations of memory and of the limit on the step, from a fresh prediction."""
+    return tuple(memory_fits(prediction) + step_meets_limit(prediction, limits))

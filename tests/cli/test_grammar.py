@@ -165,7 +165,7 @@ def test_value_that_cannot_be_read_names_its_option(library, capsys, option, tex
     assert library.asked == []
 
 
-@pytest.mark.parametrize("phase", ["prefill", "serve"])
+@pytest.mark.parametrize("phase", ["serve"])
 @pytest.mark.parametrize("command", ["plan", "evaluate"])
 def test_later_phases_are_refused_by_name(library, capsys, command, phase):
     assert run([command, *BASE, "--phase", phase]) == 2
@@ -182,8 +182,6 @@ def test_later_phases_are_refused_by_name(library, capsys, command, phase):
         ("--output", "1k"),
         ("--rate", "10"),
         ("--concurrency", "64"),
-        ("--seq", "4k"),
-        ("--ttft", "1s"),
     ],
 )
 def test_options_of_later_phases_are_refused_by_name(library, capsys, option, text):

@@ -152,7 +152,7 @@ def test_impossible_numbers_are_named(option, value, message, capsys):
 
 
 @pytest.mark.parametrize(
-    "option", ["--seq 4k", "--schedule 1f1b", "--zero 1", "--recompute none", "--microbatch 1"]
+    "option", ["--schedule 1f1b", "--zero 1", "--recompute none", "--microbatch 1"]
 )
 def test_training_options_belong_to_training(option, capsys):
     decode = shlex.split("plan llama-3.1-8b --on h100-hgx --context 8k")

@@ -78,7 +78,7 @@ def valid(asked):
         slot_maps=(SlotMap(layers=(0, 1, 2, 3), slots=((0, 1), (2, 3))),),
         sequences=(((2, 2), (2, 2)),),
     )
-    limits = Limits(num_chips=4, tpot_s=None, batch=8)
+    limits = Limits(num_chips=4, step_limit_s=None, batch=8)
     assert structure_violations(assignment, problem.model, limits) == ()
     return problem.model, limits, assignment
 
@@ -138,7 +138,7 @@ def test_each_structural_constraint_is_needed(valid, monkeypatch, name, broken, 
     assert structure_violations(wrong, model, limits) == ()
 
 
-@pytest.mark.parametrize("name", ["memory_fits", "step_meets_tpot"])
+@pytest.mark.parametrize("name", ["memory_fits", "step_meets_limit"])
 def test_each_limit_is_needed(asked, valid, monkeypatch, name):
     problem, _ = problem_of(asked)
     _, limits, assignment = valid
@@ -148,7 +148,7 @@ def test_each_limit_is_needed(asked, valid, monkeypatch, name):
         memory = replace_struct(prediction.memory, capacity_bytes=used * 0.99)
         prediction = replace_struct(prediction, memory=memory)
     else:
-        limits = replace(limits, tpot_s=prediction.step_s * 0.99)
+        limits = replace(limits, step_limit_s=prediction.step_s * 0.99)
     assert limit_violations(prediction, limits)
     monkeypatch.setattr(specification, name, lambda *_: [])
     assert limit_violations(prediction, limits) == ()
@@ -229,7 +229,7 @@ def without_tpot(monkeypatch):
     real_cut, real_feasible = StrategySolver.cut, planner.search.bounds.feasible
 
     def cut(self, case, batch):
-        kept, self.request = self.request, replace(self.request, tpot_s=None)
+        kept, self.request = self.request, replace(self.request, step_limit_s=None)
         try:
             return real_cut(self, case, batch)
         finally:
@@ -246,7 +246,7 @@ def without_tpot(monkeypatch):
 
 @pytest.mark.parametrize(
     ("drop", "function"),
-    [(without_memory, "memory_fits"), (without_tpot, "step_meets_tpot")],
+    [(without_memory, "memory_fits"), (without_tpot, "step_meets_limit")],
 )
 def test_limits_of_the_search_are_needed(tmp_path, monkeypatch, drop, function):
     caught, better = 0, 0

@@ -49,7 +49,7 @@ def recheck_floors(request):
         loads=request.loads,
         objective=request.objective,
         limits={"cp": frozenset({1})},
-        tpot_s=request.tpot_s,
+        step_limit_s=request.step_limit_s,
         batch=request.batch,
         price_usd_per_hour=request.price_usd_per_hour,
         objective_value=1e30,

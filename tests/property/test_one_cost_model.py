@@ -59,6 +59,7 @@ class Case:
     microbatches: int
     per_group: int
     context: int
+    new: int = 0
     overlap: OverlapMode = OverlapMode.NONE
 
 
@@ -122,10 +123,12 @@ def both(model, topology, case):
         context_tokens=case.context,
         time_model=TimeModel.SUM,
         reserve_fraction=0.1,
+        new_tokens=float(case.new),
     )
     priced = evaluate(setting, topology, assignment, loads, None)
     run = Run(
-        kind=RunKind.DECODE,
+        kind=RunKind.PREFILL if case.new else RunKind.DECODE,
+        seq_len=case.new,
         mesh=mesh,
         global_batch=case.per_group * mesh.attn_dp,
         context_len=float(case.context),
@@ -180,9 +183,8 @@ def cases(draw, num_chips, num_layers, num_experts, heads):
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_a_layout_costs_what_its_run_costs(data):
+def drawn(data):
+    """A model, a machine and a layout."""
     model = load_model(data.draw(st.sampled_from(MODELS)))
     narrow = data.draw(st.sampled_from([None, DType.BF16, DType.FP8]))
     cache = data.draw(st.sampled_from([None, DType.BF16]))
@@ -197,13 +199,50 @@ def test_a_layout_costs_what_its_run_costs(data):
     shape = moe_shape(model)
     heads = min(getattr(layer.attention, "num_heads", 1) for layer in model.layers)
     case = data.draw(cases(topology.num_chips, len(model.layers), shape[0] if shape else 0, heads))
-    priced, run = both(model, topology, case)
+    return model, topology, case
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_layout_costs_what_its_run_costs(data):
+    priced, run = both(*drawn(data))
     assert priced.step_s == pytest.approx(run.seconds, rel=1e-9)
     assert math.fsum(t.seconds for t in priced.terms) == pytest.approx(priced.step_s, rel=1e-9)
     names = {t.name: t.seconds for t in run.terms}
     for term in priced.terms:
         if term.seconds:
             assert names.get(term.name, 0.0) == pytest.approx(term.seconds, rel=1e-9, abs=1e-15)
+    memory = priced.memory
+    assert memory.weights_bytes == pytest.approx(run.memory.weights_bytes, rel=1e-9)
+    assert memory.kv_bytes == pytest.approx(run.memory.kv_bytes, rel=1e-9)
+    assert memory.activations_bytes == pytest.approx(run.memory.activations_bytes, rel=1e-9)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_prefill_costs_what_its_run_costs(data):
+    model, topology, case = drawn(data)
+    case = replace(
+        case,
+        new=data.draw(st.integers(1, 100_000)),
+        context=data.draw(st.sampled_from([0, case.context])),
+    )
+    priced, run = both(model, topology, case)
+    names = {t.name: t.seconds for t in run.terms}
+    # The run fills the pipeline once and drains it, the layout serves a stream: the same stages
+    # and hops, which a lone microbatch passes alike.
+    m, stages = case.microbatches, priced.stage_s
+    hops = names.get("pipeline_hops", 0.0)
+    assert sum(stages) + hops + (m - 1) * max(stages) == pytest.approx(run.seconds, rel=1e-9)
+    assert priced.step_s == pytest.approx(max(sum(stages) + hops, m * max(stages)), rel=1e-9)
+    assert math.fsum(t.seconds for t in priced.terms) == pytest.approx(priced.step_s, rel=1e-9)
+    tokens = case.per_group * case.mesh.attn_dp * case.new
+    assert priced.tokens_per_s == pytest.approx(tokens / priced.step_s, rel=1e-9)
+    if m == 1:
+        for term in priced.terms:
+            if term.seconds:
+                expected = pytest.approx(term.seconds, rel=1e-9, abs=1e-15)
+                assert names.get(term.name, 0.0) == expected, term.name
     memory = priced.memory
     assert memory.weights_bytes == pytest.approx(run.memory.weights_bytes, rel=1e-9)
     assert memory.kv_bytes == pytest.approx(run.memory.kv_bytes, rel=1e-9)

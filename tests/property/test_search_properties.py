@@ -10,7 +10,7 @@ from planner.catalog.model_config import load_model
 from planner.cost.routing import moe_layer_indices, moe_shape, uniform_loads
 from planner.cost.runs.gemm import sustained_chip
 from planner.cost.step import Setting
-from planner.domain.workload import Objective, TimeModel
+from planner.domain.workload import Objective, Phase, TimeModel
 from planner.search.bounds import StepBound
 from planner.search.mesh import MeshMapper, strategy_rates
 from planner.search.plan import bound_table
@@ -39,6 +39,7 @@ def request(model_name, machine, time_model=TimeModel.SUM, skewed=False, **optio
             time_model=time_model,
             reserve_fraction=0.1,
             acceptance=options.pop("acceptance", 0.0),
+            new_tokens=float(options.pop("new_tokens", 0)),
         ),
         topology=topology,
         loads=loads,
@@ -66,11 +67,12 @@ def check_bounds(asked, count=60):
             continue
         solved_any += 1
         value = asked.topology.num_chips / found.prediction.tokens_per_s
+        each = asked.setting.sequence_tokens
         assert table.objective[index] <= value * (1 + 1e-9)
         tight = solver.bound(strategies.degrees(int(index)), int(table.group[index]))
         assert tight is not None
         batch, step_s = tight
-        assert asked.topology.num_chips * step_s / batch <= value * (1 + 1e-9)
+        assert asked.topology.num_chips * step_s / (batch * each) <= value * (1 + 1e-9)
     assert solved_any > 5
 
 
@@ -85,7 +87,22 @@ def check_bounds(asked, count=60):
     ],
 )
 def test_no_exact_solution_beats_its_bound(model, machine, skewed, time_model):
-    check_bounds(request(model, machine, time_model, skewed, tpot_s=40e-3))
+    check_bounds(request(model, machine, time_model, skewed, step_limit_s=40e-3))
+
+
+@pytest.mark.parametrize("time_model", list(TimeModel))
+@pytest.mark.parametrize(
+    ("model", "machine", "new_tokens", "skewed"),
+    [
+        ("mixtral-8x7b", "h100-hgx", 4096, True),
+        ("qwen3-30b-a3b", "h200-hgx", 300, False),
+        ("llama-3.1-8b", "h100-hgx", 32_768, False),
+    ],
+)
+def test_no_exact_prefill_beats_its_bound(model, machine, new_tokens, skewed, time_model):
+    limit = 2e-4 * new_tokens
+    asked = request(model, machine, time_model, skewed, new_tokens=new_tokens, step_limit_s=limit)
+    check_bounds(asked, count=120)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +116,18 @@ def test_no_exact_solution_beats_its_bound(model, machine, skewed, time_model):
     ],
 )
 def test_no_exact_solution_beats_its_bound_on_any_axis(model, machine, options):
-    check_bounds(request(model, machine, tpot_s=40e-3, **options), count=120)
+    check_bounds(request(model, machine, step_limit_s=40e-3, **options), count=120)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"acceptance": 0.7}, {"limits": DegreeLimits(cp=frozenset({1, 2, 3, 4}))}]
+    "options",
+    [
+        {},
+        {"acceptance": 0.7},
+        {"limits": DegreeLimits(cp=frozenset({1, 2, 3, 4}))},
+        {"new_tokens": 1},
+        {"new_tokens": 700},
+    ],
 )
 def test_step_grows_no_faster_than_the_batch(options):
     asked = request("mixtral-8x7b", "h100-hgx", **options)
@@ -145,10 +169,15 @@ def test_search_equals_solving_every_strategy():
     ("model", "machine"),
     [("gpt-oss-120b", "h200-hgx"), ("gemma-3-27b", "tpu-v5e"), ("minimax-m1", "h200-hgx")],
 )
-def test_plans_are_valid_and_terms_add_up(model, machine):
-    answer = plan(
-        Question(model=model, machine=machine, context_tokens=8192, tpot_s=0.05, gap=0.02)
-    )
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"context_tokens": 8192, "tpot_s": 0.05},
+        {"phase": Phase.PREFILL, "context_tokens": 1000, "seq_len": 700, "ttft_s": 0.5},
+    ],
+)
+def test_plans_are_valid_and_terms_add_up(model, machine, asked):
+    answer = plan(Question(model=model, machine=machine, gap=0.02, **asked))
     if isinstance(answer, Infeasible):
         assert answer.resource == "memory"
         return

@@ -30,6 +30,7 @@ from planner.cost.step import (
     Load,
     RoutedOf,
     Setting,
+    host_wait_s,
     layer_groups,
     price_hop,
     price_layer,
@@ -93,10 +94,9 @@ def layer_terms(serving: Serving, layer: Layer, work: Pass) -> Terms:
     terms = _run_terms(price, hidden)
     if work.captured:
         return terms
-    host = float(price.num_launches * hidden.parts) * serving.engine.launch_s
-    busy = sum_terms(terms)
-    if host > busy:
-        return (*terms, RunTerm(name="host_launch", seconds=host - busy, bound=Bound.OVERHEAD))
+    wait = host_wait_s(work.setting, price, hidden, sum_terms(terms), captured=False)
+    if wait > 0:
+        terms += (RunTerm(name="host_launch", seconds=float(wait), bound=Bound.OVERHEAD),)
     return terms
 
 

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from planner.cost.core import CorePrice
-from planner.cost.prefill_core import Prompts, prefill_core_price
 from planner.cost.runs.inference_contexts import Contexts
 from planner.cost.runs.inference_pass import Pass, hop_seconds, stage_terms
 from planner.cost.runs.inference_setting import Serving, Terms, merge_terms, scale_terms, sum_terms
 from planner.cost.runs.record import RunTerm
+from planner.cost.step import prefill_core_of
 from planner.domain.cost import Bound
-from planner.domain.model import Layer
-from planner.domain.work import Real
 
 NOTHING = Contexts(mean=0.0)
 
@@ -36,19 +33,13 @@ class Prompt:
 def _stages(serving: Serving, own: Prompt) -> tuple[tuple[Terms, ...], float]:
     """Terms of each stage for one microbatch, and seconds of all hops between them."""
     rows = own.sequences * own.new / serving.mesh.cp
-
-    setting = serving.setting(own.cached)
-
-    def core_of(layer: Layer, fraction: Real) -> CorePrice:
-        prompts = Prompts(sequences=own.sequences * fraction, new=own.new)
-        split, fabric = serving.split, serving.fabric
-        return prefill_core_price(setting.core, layer.attention, split, prompts, fabric)
-
+    setting = replace(serving.setting(own.cached), new_tokens=own.new)
+    tokens = replace(serving.tokens(rows), sequences=own.sequences)
     work = Pass(
         setting=setting,
-        tokens=serving.tokens(rows),
+        tokens=tokens,
         head_rows=own.sequences,
-        core_of=core_of,
+        core_of=prefill_core_of(setting, serving.split, tokens, serving.fabric),
         captured=False,
     )
     stages = stage_terms(serving, work)

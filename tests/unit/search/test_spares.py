@@ -161,7 +161,7 @@ def two_stages():
 
 
 def test_each_constraint_names_its_violation():
-    plain = {"num_chips": 8, "tpot_s": None, "batch": None}
+    plain = {"num_chips": 8, "step_limit_s": None, "batch": None}
     domains = ((0, 1, 2, 3), (4, 5, 6, 7))
     used = two_stages()
     limits = Limits(**plain, excluded=frozenset({5, 6}))
