@@ -24,7 +24,7 @@ from planner.catalog.wounds_file import with_wounds
 from planner.cost.block import matmul_rate
 from planner.cost.runs.training import predict_training
 from planner.domain.dtypes import DType
-from planner.domain.hardware import DEFAULT_SIZE, NO_WOUNDS, MachineSpec, Sizing, ideal
+from planner.domain.hardware import MachineSpec, Sizing, ideal
 from planner.domain.layout import MachineInput, ModelInput
 from planner.domain.model import ModelSpec
 from planner.domain.outcome import Infeasible
@@ -46,11 +46,9 @@ from planner.search.training.result import TrainResult, search_training
 from planner.topology.build import build_topology
 from planner.topology.graph import Topology
 from planner.topology.mixed import common_chip
-from planner.topology.soundness import is_sound
 from planner.topology.spares import excluded_chips
 from planner.training.checks import certificate_violations, layout_violations
 from planner.training.compose import (
-    MachinePart,
     chunk_records,
     counts_of,
     degrees_record,
@@ -59,6 +57,7 @@ from planner.training.compose import (
     rank_chips,
     run_of_layout,
 )
+from planner.training.parts import MachinePart, machine_parts
 from planner.training.reason import why
 from planner.units import format_bytes
 from planner.version import VERSION
@@ -73,11 +72,11 @@ MOST_GROWTH = 256
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Case:
-    """A question with its files read: the model, the machine, and the part that trains."""
+    """A question with its files read: the model, the machine, and the parts that may train."""
 
     model: ModelSpec
     whole: Topology
-    part: MachinePart
+    parts: tuple[MachinePart, ...]
 
 
 def _check_numbers(question: TrainQuestion) -> None:
@@ -95,39 +94,6 @@ def _check_numbers(question: TrainQuestion) -> None:
             f"--batch x --seq: {question.global_batch * question.seq_len} tokens per step",
             "check the units: --seq 8k means 8192 tokens",
         )
-
-
-def _part(whole: Topology, spec: MachineSpec, out: frozenset[int], reserve: int) -> MachinePart:
-    """Whole sound domains without excluded chips, less a reserve.
-
-    Raises
-    ------
-    SpecError
-        No domain is left.
-    """
-    largest = max(len(domain) for domain in whole.domains)
-    good = [
-        domain
-        for domain in whole.domains
-        if len(domain) == largest and not out.intersection(domain) and is_sound(whole, domain)
-    ]
-    keep = len(good) - -(-reserve // largest)
-    if keep < 1:
-        raise SpecError(
-            f"training runs on whole sound {spec.scale_up.unit}s, and none is left of "
-            f"{len(whole.domains)}",
-            "exclude or reserve less, or size the machine up",
-        )
-    chips = tuple(chip for domain in good[:keep] for chip in domain)
-    if len(chips) == whole.num_chips:
-        return MachinePart(topology=whole, chips=chips)
-    healthy = replace(spec, wounds=NO_WOUNDS)
-    return MachinePart(topology=build_topology(_grown(healthy, keep)), chips=chips)
-
-
-def _grown(spec: MachineSpec, count: int) -> MachineSpec:
-    """The same machine with another number of domains."""
-    return sized(spec, _sizing(spec, count, DEFAULT_SIZE))
 
 
 def _sizing(spec: MachineSpec, count: int, given: Sizing) -> Sizing:
@@ -200,7 +166,7 @@ def _case(inputs: TrainInputs, model: ModelSpec, spec: MachineSpec) -> _Case:
             f"choose --activations among its rates: {known}",
         ) from None
     out = excluded_chips(whole, inputs.exclude)
-    return _Case(model=model, whole=whole, part=_part(whole, spec, out, inputs.reserve))
+    return _Case(model=model, whole=whole, parts=machine_parts(whole, out, inputs.reserve))
 
 
 def _dtype(name: str | None) -> DType | None:
@@ -216,20 +182,51 @@ def _case_of_layout(layout: TrainLayout) -> _Case:
     return _case(inputs, model, sized(spec, sizing))
 
 
-def _request(question: TrainQuestion, inputs: TrainInputs, case: _Case) -> TrainRequest:
-    found = _request_of(inputs, case, question.limits)
-    return replace(found, time_limit_s=question.time_limit_s)
+def _requests(
+    question: TrainQuestion, inputs: TrainInputs, case: _Case
+) -> tuple[TrainRequest, ...]:
+    return tuple(
+        replace(
+            _request_of(inputs, case.model, part, question.limits),
+            time_limit_s=question.time_limit_s,
+        )
+        for part in case.parts
+    )
 
 
-def request_of_layout(layout: TrainLayout, limits: TrainLimits) -> TrainRequest:
-    """The question that a layout file answers, with its limits read."""
-    return _request_of(layout.inputs, _case_of_layout(layout), limits)
+def requests_of_layout(layout: TrainLayout, limits: TrainLimits) -> tuple[TrainRequest, ...]:
+    """The question that a layout file answers, with its limits read; that of its part first."""
+    case = _case_of_layout(layout)
+    own = _part_of(case, layout)
+    parts = (own, *(part for part in case.parts if part is not own))
+    return tuple(_request_of(layout.inputs, case.model, part, limits) for part in parts)
 
 
-def _request_of(inputs: TrainInputs, case: _Case, limits: TrainLimits) -> TrainRequest:
+def _part_of(case: _Case, layout: TrainLayout) -> MachinePart:
+    """The part of the machine that a layout runs on.
+
+    Raises
+    ------
+    SpecError
+        There is none with as many chips of each domain.
+    """
+    for part in case.parts:
+        if part.domain_chips == layout.domain_chips:
+            return part
+    known = " or ".join(str(part.domain_chips) for part in case.parts)
+    raise SpecError(
+        f"the layout cannot be priced: domain_chips is {layout.domain_chips}, parts of this "
+        f"machine have {known} chips of each {case.whole.spec.scale_up.unit}",
+        "planner plan writes layouts that fit their machine",
+    )
+
+
+def _request_of(
+    inputs: TrainInputs, model: ModelSpec, part: MachinePart, limits: TrainLimits
+) -> TrainRequest:
     return TrainRequest(
-        model=case.model,
-        topology=case.part.topology,
+        model=model,
+        topology=part.topology,
         global_batch=inputs.global_batch,
         seq_len=inputs.seq_len,
         objective=Objective(inputs.objective),
@@ -240,6 +237,7 @@ def _request_of(inputs: TrainInputs, case: _Case, limits: TrainLimits) -> TrainR
         gradients=DType(inputs.gradients),
         price_usd_per_hour=inputs.price_usd_per_hour,
         gap=inputs.gap,
+        rented_share=part.rented_chips / part.domain_chips,
     )
 
 
@@ -256,8 +254,8 @@ def plan_training(
         The search and the validator disagree.
     """
     inputs, case = _read(question)
-    request = replace(_request(question, inputs, case), progress=progress)
-    found = search_training(request, interruptible=interruptible)
+    requests = [replace(own, progress=progress) for own in _requests(question, inputs, case)]
+    found = search_training(*requests, interruptible=interruptible)
     if isinstance(found, Infeasible):
         if found.resource != "memory":
             return found
@@ -293,8 +291,8 @@ def _fits(question: TrainQuestion) -> bool:
         inputs, case = _read(question)
     except SpecError:
         return False
-    request = replace(_request(question, inputs, case), gap=LOOSE_GAP)
-    return isinstance(search_training(request), TrainResult)
+    requests = [replace(own, gap=LOOSE_GAP) for own in _requests(question, inputs, case)]
+    return isinstance(search_training(*requests), TrainResult)
 
 
 def _fewest_domains(question: TrainQuestion, spec: MachineSpec) -> int | None:
@@ -315,7 +313,7 @@ def _fewest_domains(question: TrainQuestion, spec: MachineSpec) -> int | None:
 
 
 def _layout(inputs: TrainInputs, case: _Case, found: TrainResult) -> TrainLayout:
-    best = found.best
+    best, part = found.best, case.parts[found.place]
     layout = TrainLayout(
         schema_version=TRAIN_SCHEMA_VERSION,
         planner_version=VERSION,
@@ -323,21 +321,24 @@ def _layout(inputs: TrainInputs, case: _Case, found: TrainResult) -> TrainLayout
         degrees=degrees_record(best.run),
         chunks=chunk_records(best.run, best.counts),
         rank_order=RANK_ORDER,
-        chips=rank_chips(case.whole, case.part, best.run),
-        idle_chips=idle_names(case.whole, case.part, best.run),
-        prediction=prediction_of(case.model, case.part, inputs, (best.run, best.prediction)),
+        domain_chips=part.domain_chips,
+        chips=rank_chips(case.whole, part, best.run),
+        idle_chips=idle_names(case.whole, part, best.run),
+        prediction=prediction_of(case.model, part, inputs, (best.run, best.prediction)),
         certificate=found.certificate,
         runners_up=tuple(
             TrainRunnerUp(
                 degrees=degrees_record(other.run),
                 step_s=other.prediction.seconds,
-                mfu=prediction_of(case.model, case.part, inputs, (other.run, other.prediction)).mfu,
+                mfu=prediction_of(
+                    case.model, case.parts[place], inputs, (other.run, other.prediction)
+                ).mfu,
             )
-            for other in found.runners_up
+            for place, other in found.runners_up
         ),
         why=why(case.model, found),
     )
-    broken = layout_violations(layout, case.model, case.whole) + _memory_violations(layout)
+    broken = layout_violations(layout, case.model, case.whole, part) + _memory_violations(layout)
     if broken:
         raise ModelBugError("the search returned an invalid layout: " + "; ".join(broken))
     return layout
@@ -363,15 +364,16 @@ def evaluate_training(layout: TrainLayout) -> TrainLayout:
         If the decisions contradict themselves and cannot be priced.
     """
     case = _case_of_layout(layout)
-    broken = layout_violations(layout, case.model, case.whole)
+    part = _part_of(case, layout)
+    broken = layout_violations(layout, case.model, case.whole, part)
     if broken:
         raise SpecError(
             "the layout cannot be priced: " + "; ".join(broken[:5]),
             "planner verify lists every violation",
         )
     run = run_of_layout(layout)
-    priced = predict_training(case.model, case.part.topology, run, counts_of(layout))
-    fresh = prediction_of(case.model, case.part, layout.inputs, (run, priced))
+    priced = predict_training(case.model, part.topology, run, counts_of(layout))
+    fresh = prediction_of(case.model, part, layout.inputs, (run, priced))
     if fresh == layout.prediction:
         return layout
     return structs.replace(layout, prediction=fresh, certificate=None, runners_up=(), why="")
@@ -380,7 +382,11 @@ def evaluate_training(layout: TrainLayout) -> TrainLayout:
 def verify_training(layout: TrainLayout) -> tuple[str, ...]:
     """Everything that is wrong with a layout: decisions, limits, and stated predictions."""
     case = _case_of_layout(layout)
-    broken = layout_violations(layout, case.model, case.whole)
+    try:
+        part = _part_of(case, layout)
+    except SpecError as error:
+        return (error.message,)
+    broken = layout_violations(layout, case.model, case.whole, part)
     if broken:
         return tuple(broken)
     fresh = evaluate_training(layout)

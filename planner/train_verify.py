@@ -12,7 +12,7 @@ from planner.domain.training import TrainLimits
 from planner.errors import SpecError
 from planner.search.recheck_case import Recheck
 from planner.search.training.recheck import TrainRecheckCase, recheck_training
-from planner.train_api import request_of_layout, verify_training
+from planner.train_api import requests_of_layout, verify_training
 from planner.training.compose import counts_of, run_of_layout
 
 __all__ = ["verify_training_certificate"]
@@ -41,7 +41,7 @@ def verify_training_certificate(layout: TrainLayout) -> Recheck:
     broken = verify_training(layout)
     found = recheck_training(
         TrainRecheckCase(
-            request=request_of_layout(layout, _limits(layout.inputs.limits)),
+            requests=requests_of_layout(layout, _limits(layout.inputs.limits)),
             run=run_of_layout(layout),
             counts=counts_of(layout),
             stated_objective=certificate.objective,

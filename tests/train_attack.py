@@ -5,8 +5,6 @@ import math
 import numpy as np
 
 from planner.cost.runs.training import predict_training
-from planner.search.training.bounds import StepBound
-from planner.search.training.relaxed import mesh_table
 from planner.search.training.rooms import limits_of, slowest_device
 from planner.search.training.search import TrainSearch
 
@@ -19,8 +17,7 @@ def bounded(request):
     """A search whose bounds are set up, as before its loop."""
     search = TrainSearch(request)
     if len(search.meshes):
-        search.bound = StepBound(request, search.meshes)
-        search.table = mesh_table(search.bound)
+        search.prepare()
     return search
 
 

@@ -5,7 +5,8 @@ Sets, with D chips in a domain, L layers, H heads, E experts of width W, B seque
     tp         divides H, and D or twice D; or is D or 2 D times a whole number of domains
     cp         divides S / 2, leaves 512 tokens, at most 64
     pp         1 .. L + 2
-    dp         divides B; more than half of what fits, all of them where cost or a pin says so
+    dp         divides B; not if its double is one too, unless cost or a pin says so
+    all        what tp cp, a stage, or ep expert_tp ranks reach lies on the domains like the first
     microbatch divides B / dp, up to 16 or 32 or 64, unless it is pinned
     ep, expert_tp  divide E, and W and D (up to 16); both together the stage
     schedule   none without a pipeline, else any; interleaved where p divides m, with 2 .. 8, 10,
@@ -19,6 +20,7 @@ Every combination is priced by ``predict_training`` and nothing else; nothing of
 
 import itertools
 import math
+from collections import Counter
 
 from planner.cost.attention import decode_core
 from planner.cost.runs.training import predict_training
@@ -61,8 +63,14 @@ def meshes(request):
                 continue
             for pp in range(1, len(model.layers) + 3):
                 room = usable // (tp * cp * pp)
-                for dp in divisors(batch):
-                    if dp > room or not (every_dp or 2 * dp > room):
+                able = [
+                    dp
+                    for dp in divisors(batch)
+                    if dp <= room and permits(limits.dp, dp)
+                    if all(alike(topology, n, tp * cp * dp * pp) for n in (tp * cp, tp * cp * dp))
+                ]
+                for dp in able:
+                    if 2 * dp in able and not every_dp:
                         continue
                     for own in itertools.product(
                         divisors(experts), divisors(width), divisors(batch // dp), (False, True)
@@ -72,9 +80,16 @@ def meshes(request):
                             yield mesh
 
 
+def alike(topology, span, used):
+    """Whether all blocks of ranks have as many chips in each domain as the first."""
+    owners = [domain for domain, chips in enumerate(topology.domains) for _ in chips]
+    spread = [sorted(Counter(owners[i : i + span]).values()) for i in range(0, used, span)]
+    return all(own == spread[0] for own in spread)
+
+
 def allowed(request, mesh, largest):
     """What does not follow from the loops of :func:`meshes`."""
-    tp, cp, dp, _, ep, expert_tp, microbatch, split = mesh
+    tp, cp, dp, pp, ep, expert_tp, microbatch, split = mesh
     limits = request.limits
     names = ("tp", "cp", "dp", "pp", "ep", "expert_tp", "microbatch")
     if not all(
@@ -84,6 +99,8 @@ def allowed(request, mesh, largest):
     if microbatch > 16 and microbatch not in (32, 64) and limits.microbatch is None:
         return False
     if expert_tp > 16 or largest % expert_tp or tp * cp * dp % (ep * expert_tp):
+        return False
+    if not alike(request.topology, ep * expert_tp, tp * cp * dp * pp):
         return False
     if tp == 1 or request.topology.is_torus:
         return not split

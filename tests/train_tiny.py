@@ -19,7 +19,10 @@ from planner.search.training.request import TrainRequest
 from planner.topology.build import build_topology
 
 # Chips of a domain, domains.
-MACHINES = [(1, 1), (2, 1), (2, 1), (1, 2), (4, 1), (4, 1), (2, 2), (1, 3), (2, 3), (4, 2), (2, 4)]
+MACHINES = [
+    *[(1, 1), (2, 1), (2, 1), (1, 2), (4, 1), (4, 1), (2, 2), (1, 3), (2, 3), (4, 2), (2, 4)],
+    *[(3, 2), (6, 1), (3, 3)],
+]
 
 
 def train_config(rng):

@@ -14,7 +14,7 @@ from planner.domain.cost import Bound
 from planner.domain.layout import Certificate, MachineInput, ModelInput
 from planner.domain.run import Recompute, ScheduleKind
 
-TRAIN_SCHEMA_VERSION = 1
+TRAIN_SCHEMA_VERSION = 2
 RANK_ORDER = ("tp", "cp", "dp", "pp")
 
 
@@ -141,7 +141,7 @@ class TrainLayout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A complete answer.
 
     ``chips`` are the names of the chips by rank; ranks are numbered with ``rank_order[0]``
-    fastest.
+    fastest. They are ``domain_chips`` of each node, rack or slice.
     """
 
     schema_version: int
@@ -150,6 +150,7 @@ class TrainLayout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     degrees: TrainDegrees
     chunks: tuple[Chunk, ...]
     rank_order: tuple[str, ...]
+    domain_chips: int
     chips: tuple[str, ...]
     idle_chips: tuple[str, ...]
     prediction: TrainPrediction

@@ -7,16 +7,19 @@ what is violated, in words; an empty list means that the constraint holds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from planner.cost.runs.mesh_links import MeshLinks
 from planner.cost.runs.training_pipeline import chunks_of
 from planner.cost.schedules.kinds import check_pipeline
 from planner.domain.model import ModelSpec, MoeFfn
 from planner.domain.run import ScheduleKind
+from planner.domain.scale_up import SwitchDomain
 from planner.domain.train_layout import RANK_ORDER, TrainDegrees, TrainLayout
 from planner.errors import SpecError
 from planner.topology.graph import Topology
 from planner.training.compose import chunk_records, counts_of, run_of_layout
+from planner.training.parts import MachinePart
 
 
 def degrees_are_positive(d: TrainDegrees) -> list[str]:
@@ -107,23 +110,79 @@ def chips_are_distinct(layout: TrainLayout, topology: Topology) -> list[str]:
     return found
 
 
-def tensor_groups_share_a_node(layout: TrainLayout, topology: Topology) -> list[str]:
-    """Groups of ``tp`` consecutive ranks lie inside a domain, or on whole ones."""
-    tp = layout.degrees.tp
+def chips_may_train(layout: TrainLayout, topology: Topology, part: MachinePart) -> list[str]:
+    """Ranks lie on chips of the part that trains: sound, not excluded, beyond the reserve."""
+    names = topology.chip_names
+    able = {names[chip] for chip in part.chips}
+    bad = [name for name in layout.chips if name not in able]
+    return [
+        f"chip {name} may not train: it is excluded, a spare, or what joins it is not whole"
+        for name in bad[:5]
+    ]
+
+
+def groups_lie_alike(layout: TrainLayout, topology: Topology, part: MachinePart) -> list[str]:
+    """Every group of an axis is spread over the machine like the one that is priced.
+
+    Compared are its chips by domain, by run of a switch level, by unit where uplinks are
+    scarce, and on a torus the sides of its box.
+    """
+    mesh = run_of_layout(layout).mesh
     place = {name: chip for chip, name in enumerate(topology.chip_names)}
-    largest = max(len(domain) for domain in topology.domains)
-    most = max(1, -(-tp // largest))
+    chips = [place[name] for name in layout.chips]
+    links = MeshLinks(topology=part.topology, mesh=mesh)
+    found = []
+    for axis in ("tp", "cp", "cp_dp", "expert_tp", "ep", "expert_dp"):
+        priced = links.group(axis)
+        if len(priced) == 1:
+            continue
+        own = _spread(part.topology, priced)
+        stride = priced[1]
+        span = stride * len(priced)
+        bad = [
+            start + offset
+            for start in range(0, len(chips), span)
+            for offset in range(stride)
+            if _spread(topology, chips[start + offset : start + span : stride]) != own
+        ]
+        found += [
+            f"the {axis} group of rank {rank} is not spread over the machine like the one that "
+            "is priced"
+            for rank in bad[:2]
+        ]
+    return found
 
-    def domains(start: int) -> int:
-        group = layout.chips[start : start + tp]
-        return len({topology.domain_of(place[name]) for name in group})
 
-    bad = [start for start in range(0, len(layout.chips), tp) if domains(start) > most]
-    return [f"the tensor-parallel group of rank {start} is spread over nodes" for start in bad[:5]]
+def _spread(topology: Topology, chips: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """What collectives can feel of where chips are, of each kind of border."""
+    if topology.is_torus:
+        slices = tuple(sorted(Counter(topology.domain_of(chip) for chip in chips).values()))
+        places = [topology.coordinates[chip] for chip in chips]
+        box = tuple(max(axis) - min(axis) + 1 for axis in zip(*places, strict=True))
+        return slices, box
+    found = [list(Counter(topology.domain_of(chip) for chip in chips).values())]
+    scale_up = topology.spec.scale_up
+    if isinstance(scale_up, SwitchDomain) and len(scale_up.levels) > 1:
+        places = [topology.places[chip] for chip in chips]
+        found += [
+            list(Counter((domain, position // level.span) for domain, position in places).values())
+            for level in scale_up.levels[:-1]
+        ]
+    if topology.contention > 1:
+        found.append(list(Counter(topology.unit_of(chip) for chip in chips).values()))
+    return tuple(tuple(sorted(counts)) for counts in found)
 
 
-def layout_violations(layout: TrainLayout, model: ModelSpec, topology: Topology) -> list[str]:
-    """Violations of everything that must hold before a layout can be priced."""
+def layout_violations(
+    layout: TrainLayout, model: ModelSpec, topology: Topology, part: MachinePart
+) -> list[str]:
+    """Violations of everything that must hold before a layout can be priced.
+
+    Parameters
+    ----------
+    topology : Topology
+        The whole machine; ``part`` is what trains.
+    """
     found = degrees_are_positive(layout.degrees)
     if found:
         return found
@@ -131,7 +190,8 @@ def layout_violations(layout: TrainLayout, model: ModelSpec, topology: Topology)
     if not found:
         found += layers_are_covered(layout, model)
     found += chips_are_distinct(layout, topology)
-    return found or tensor_groups_share_a_node(layout, topology)
+    found = found or chips_may_train(layout, topology, part)
+    return found or groups_lie_alike(layout, topology, part)
 
 
 def certificate_violations(layout: TrainLayout) -> list[str]:

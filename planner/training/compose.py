@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.cost.block import matmul_rate
 from planner.cost.price import CORE_RATE
 from planner.cost.runs.model_flop import train_flop
@@ -24,23 +22,8 @@ from planner.domain.train_layout import (
     TrainTerm,
 )
 from planner.topology.graph import Topology
+from planner.training.parts import MachinePart
 from planner.units import MILLION, usd_per_second
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MachinePart:
-    """The part of a machine that trains.
-
-    Parameters
-    ----------
-    topology : Topology
-        Sound and whole: what the run is priced on.
-    chips : tuple of int
-        Chip of the whole machine for each of its chips.
-    """
-
-    topology: Topology
-    chips: tuple[int, ...]
 
 
 def degrees_record(run: Run) -> TrainDegrees:
@@ -134,7 +117,7 @@ def prediction_of(
     run, found = priced
     topology, seconds = part.topology, found.seconds
     used = run.mesh.num_chips
-    rented = sum(topology.rental_units(range(used)))
+    rented = sum(topology.rental_units(range(used))) * part.rented_chips // part.domain_chips
     tokens_per_s = inputs.global_batch * inputs.seq_len / seconds
     dtype = model.precision.activations
     peaks = dict(topology.chip.peak_flop_per_s)

@@ -49,7 +49,7 @@ def why(model: ModelSpec, found: TrainResult) -> str:
             f"microbatches idles {lost:.1%} of the step. "
         )
     if found.runners_up:
-        other = found.runners_up[0]
+        _, other = found.runners_up[0]
         slower = other.value / best.value - 1.0
         theirs = {term.name: term.seconds for term in other.prediction.terms}
         worst = max(theirs, key=lambda name: theirs[name] - terms.get(name, 0.0))

@@ -92,7 +92,7 @@ def test_the_schema_names_every_field(capsys):
     layout = json.loads(capsys.readouterr().out)
     for name, value in (("TrainLayout", layout), ("TrainDegrees", layout["degrees"])):
         assert set(schema["$defs"][name]["properties"]) == set(value)
-    assert schema["$defs"]["TrainLayout"]["properties"]["schema_version"] == {"const": 1}
+    assert schema["$defs"]["TrainLayout"]["properties"]["schema_version"] == {"const": 2}
 
 
 WRONG = [
@@ -113,7 +113,7 @@ WRONG = [
     ("--tpot 20ms", "--tpot does not apply to --phase train"),
     ("--kv fp8", "--kv does not apply to --phase train"),
     ("--exclude chip:n9/c9", "there is no 'chip:n9/c9' on this machine"),
-    ("--reserve 16", "training runs on whole sound nodes, and none is left of 2"),
+    ("--reserve 16", "training runs on sound nodes, and none is left of 2"),
 ]
 
 

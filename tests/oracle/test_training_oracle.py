@@ -49,7 +49,7 @@ def checked(seed, folder):
     parts = (proof.infeasible_memory, proof.infeasible_tpot, proof.pruned, proof.solved)
     assert sum(parts) == proof.enumerated and min(parts) >= 0, seed
     assert proof.objective * (1 - proof.gap) == pytest.approx(proof.bound, rel=1e-12), seed
-    for other in found.runners_up:
+    for _, other in found.runners_up:
         assert other.value >= found.best.value, seed
     return True
 

@@ -57,8 +57,20 @@ class MeshLinks:
         return min(rate.seconds(num_bytes) for rate in rates.values())
 
     def hop_seconds(self, num_bytes: float) -> float:
-        """Time of a message from a pipeline stage to the next; 0 without a pipeline."""
+        """Time of a message from a pipeline stage to the next; 0 without a pipeline.
+
+        Of several stages in a domain, that of the one whose next lies in another.
+        """
         if self.mesh.pp == 1:
             return 0.0
-        rate = send_recv_rate(self.topology, 0, self.mesh.stage_chips)
-        return rate.seconds(num_bytes)
+        source, target = hop_ends(self.topology, self.mesh.stage_chips, self.mesh.pp)
+        return send_recv_rate(self.topology, source, target).seconds(num_bytes)
+
+
+def hop_ends(topology: Topology, stage_chips: int, pp: int) -> tuple[int, int]:
+    """Chips of the first message between stages that leaves a domain, or of the first at all."""
+    for stage in range(pp - 1):
+        source, target = stage * stage_chips, (stage + 1) * stage_chips
+        if topology.domain_of(source) != topology.domain_of(target):
+            return source, target
+    return 0, stage_chips

@@ -22,6 +22,7 @@ from functools import cached_property
 import numpy as np
 
 from planner.cost.overlap import exposed_seconds
+from planner.cost.runs.mesh_links import hop_ends
 from planner.cost.runs.training_layer import WIRE
 from planner.cost.schedules.forms import Work, bubble_seconds
 from planner.domain.curves import Op
@@ -200,15 +201,16 @@ class StepBound(WeightBound):
 
     @cached_property
     def _hops(self) -> tuple[t.Index, FloatArray]:
-        index = t.Index.of(self.stage_chips)
+        pp = self.meshes.pp
+        index = t.Index.of(self.stage_chips, pp)
         topology = self.request.topology
         rows = []
         for row in index.first:
-            chip = int(self.stage_chips[row])
-            if chip >= topology.num_chips:
+            if pp[row] == 1:
                 rows.append((0.0, 0.0, 0.0))
                 continue
-            rate = send_recv_rate(topology, 0, chip)
+            ends = hop_ends(topology, int(self.stage_chips[row]), int(pp[row]))
+            rate = send_recv_rate(topology, *ends)
             rows.append((rate.latency_s, rate.s_per_byte, rate.fill_s))
         return index, np.array(rows).reshape(-1, 3)
 

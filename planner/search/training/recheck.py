@@ -3,7 +3,7 @@
 Three things are done again without the arrays of the search:
 
 * the strategies of the space are counted, in nested loops over what the space is said to hold
-  (:mod:`~planner.search.training.space`, :mod:`~planner.search.training.policies`);
+  (:mod:`~planner.search.training.recheck_space`);
 * strategies around the layout, and some from all over the space, are priced with the cuts that
   engines use: none may be better than the bound;
 * the bound of each of these is derived anew from its proof, one at a time
@@ -16,37 +16,38 @@ What the slowest device of a strategy takes at least, over its cuts, is the sear
 
 from __future__ import annotations
 
-import itertools
+import heapq
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.cost.attention import decode_core
 from planner.cost.runs.training import predict_training
 from planner.cost.runs.training_pipeline import chunk_layers, chunks_of, prediction_work
-from planner.domain.model import MoeFfn
-from planner.domain.run import Mesh, Overlap, Recompute, Run, ScheduleKind
+from planner.domain.run import Mesh, Overlap, Run
 from planner.domain.training import TrainLimits
 from planner.domain.workload import Objective
 from planner.search.recheck_case import Recheck
 from planner.search.training.bounds import StepBound
-from planner.search.training.policies import MOST_CHUNKS, PAIRING, RECOMPUTES, USUAL_CHUNKS
+from planner.search.training.policies import PAIRING
+from planner.search.training.recheck_space import (
+    Block,
+    Inner,
+    Policy,
+    blocks,
+    count_again,
+    expert_splits,
+    microbatch_sizes,
+    policies,
+    sequence_splits,
+    spreads,
+)
 from planner.search.training.request import TrainRequest
 from planner.search.training.rooms import Slowest, slowest_device
 from planner.search.training.scalar import ScalarBound
 from planner.search.training.search import TrainSearch
-from planner.search.training.space import (
-    LARGER_SEQUENCES,
-    LEAST_TOKENS,
-    MOST_CP,
-    MOST_EXPERT_TP,
-    MOST_SEQUENCES,
-    MOST_TP_DOMAINS,
-)
 from planner.search.training.tables import base_run
 from planner.units import MILLION, usd_per_second
 
@@ -63,161 +64,18 @@ class TrainRecheckCase:
 
     Parameters
     ----------
+    requests : tuple of TrainRequest
+        One for each part of the machine that may train, that of the layout first.
     run, counts : Run, tuple of int
         The layout: degrees, policies, layers of each chunk.
     """
 
-    request: TrainRequest
+    requests: tuple[TrainRequest, ...]
     run: Run
     counts: tuple[int, ...]
     stated_objective: float
     stated_bound: float
     stated_count: int
-
-
-# The space, in plain loops.
-
-Block = tuple[int, int, int, int]
-Inner = tuple[int, int, int, bool]
-Policy = tuple[ScheduleKind, int, Recompute, int]
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
-
-
-def _permits(allowed: frozenset[int] | None, value: int) -> bool:
-    return allowed is None or value in allowed
-
-
-def _tensor_degrees(request: TrainRequest) -> Iterator[tuple[int, int]]:
-    """``tp`` with the chips that its groups can use."""
-    sizes = [len(domain) for domain in request.topology.domains]
-    largest = max(sizes)
-    heads = math.gcd(
-        *(int(decode_core(layer.attention, 1.0).num_heads) for layer in request.model.layers)
-    )
-    for tp in _divisors(heads):
-        if not _permits(request.limits.tp, tp):
-            continue
-        if tp <= largest and largest % tp == 0:
-            yield tp, sum(size // tp * tp for size in sizes)
-        elif tp % largest == 0 and tp <= MOST_TP_DOMAINS * largest:
-            yield tp, sizes.count(largest) // (tp // largest) * tp
-
-
-def blocks(request: TrainRequest) -> Iterator[Block]:
-    """``(tp, cp, dp, pp)`` of the space."""
-    limits, seq = request.limits, request.seq_len
-    rows = _divisors(request.global_batch)
-    all_sizes = request.objective is Objective.COST or limits.dp is not None
-    contexts = [
-        cp
-        for cp in _divisors(seq)
-        if _permits(limits.cp, cp)
-        if cp == 1 or (seq % (2 * cp) == 0 and seq >= LEAST_TOKENS * cp and cp <= MOST_CP)
-    ]
-    for tp, chips in _tensor_degrees(request):
-        for cp in contexts:
-            for pp in range(1, len(request.model.layers) + 3):
-                room = chips // (tp * cp * pp)
-                for dp in rows if room and _permits(limits.pp, pp) else ():
-                    if dp > room:
-                        break
-                    if _permits(limits.dp, dp) and (all_sizes or 2 * dp > room):
-                        yield tp, cp, dp, pp
-
-
-def _expert_splits(request: TrainRequest) -> list[tuple[int, int]]:
-    limits = request.limits
-    experts = {layer.ffn for layer in request.model.layers if isinstance(layer.ffn, MoeFfn)}
-    if not experts:
-        allowed = _permits(limits.ep, 1) and _permits(limits.expert_tp, 1)
-        return [(1, 1)] if allowed else []
-    number = math.gcd(*(ffn.num_experts for ffn in experts))
-    width = math.gcd(*(int(ffn.expert_width) for ffn in experts))
-    largest = max(len(domain) for domain in request.topology.domains)
-    return [
-        (ep, split)
-        for ep in _divisors(number)
-        for split in range(1, MOST_EXPERT_TP + 1)
-        if width % split == 0 and largest % split == 0
-        if _permits(limits.ep, ep) and _permits(limits.expert_tp, split)
-    ]
-
-
-def _sizes(request: TrainRequest, dp: int) -> list[int]:
-    asked = request.limits.microbatch
-    return [
-        size
-        for size in _divisors(request.global_batch // dp)
-        if (size <= MOST_SEQUENCES or size in LARGER_SEQUENCES if asked is None else size in asked)
-    ]
-
-
-def _sequence_splits(request: TrainRequest, tp: int) -> list[bool]:
-    asked = request.limits.sequence_parallel
-    if tp == 1 or request.topology.is_torus:
-        return [False]
-    return [split for split in (False, True) if asked is None or split in asked]
-
-
-def policies(request: TrainRequest, pp: int, count: int, sharded: bool) -> list[Policy]:
-    """Policies of a mesh with ``count`` microbatches; ``sharded`` where ranks share weights."""
-    limits, layers = request.limits, len(request.model.layers)
-    asked = limits.recompute
-    recomputes = [r for r in Recompute if r in (RECOMPUTES if asked is None else asked)]
-    stages = [zero for zero in range(4) if _permits(limits.zero, zero) and (sharded or not zero)]
-    found: list[Policy] = []
-    for kind in ScheduleKind:
-        if (pp == 1) != (kind is ScheduleKind.NONE):
-            continue
-        if pp > 1 and limits.schedules is not None and kind not in limits.schedules:
-            continue
-        asked_chunks = limits.virtual_stages or frozenset({1, *USUAL_CHUNKS})
-        for v in sorted(asked_chunks):
-            interleaved = kind is ScheduleKind.INTERLEAVED
-            chunks = pp * (2 if kind is ScheduleKind.ZB_V else v)
-            if (
-                v >= MOST_CHUNKS
-                or (v > 1) != interleaved
-                or chunks > layers + 2
-                or (interleaved and count % pp)
-            ):
-                continue
-            dual = kind is ScheduleKind.DUALPIPE
-            if dual and (pp % 2 or count % 2 or count < 2 * pp):
-                continue
-            own = [zero for zero in stages if zero < 2 or not dual]
-            found += [(kind, v, r, zero) for r, zero in itertools.product(recomputes, own)]
-    return found
-
-
-def count_again(request: TrainRequest) -> int:
-    """Strategies of the space."""
-    splits = _expert_splits(request)
-
-    @cache
-    def of_pipeline(pp: int, count: int, sharded: bool) -> int:
-        return len(policies(request, pp, count, sharded))
-
-    @cache
-    def of_stage(chips: int) -> int:
-        return sum(chips % (ep * split) == 0 for ep, split in splits)
-
-    @cache
-    def of_rank(dp: int, pp: int, sharded: bool) -> int:
-        per_rank = request.global_batch // dp
-        return sum(of_pipeline(pp, per_rank // size, sharded) for size in _sizes(request, dp))
-
-    ways = {tp: len(_sequence_splits(request, tp)) for tp, _ in _tensor_degrees(request)}
-    return sum(
-        of_stage(tp * cp * dp) * ways[tp] * of_rank(dp, pp, cp * dp > 1)
-        for tp, cp, dp, pp in blocks(request)
-    )
-
-
-# Strategies one by one.
 
 
 def _run_of(request: TrainRequest, block: Block, inner: Inner, policy: Policy) -> Run:
@@ -244,53 +102,64 @@ def _choices(request: TrainRequest, block: Block) -> tuple[list[Inner], list[lis
     tp, cp, dp, pp = block
     inner = [
         (ep, split, size, sequence_parallel)
-        for ep, split in _expert_splits(request)
-        if tp * cp * dp % (ep * split) == 0
-        for size in _sizes(request, dp)
-        for sequence_parallel in _sequence_splits(request, tp)
+        for ep, split in expert_splits(request)
+        if spreads(request, tp * cp * dp, pp, ep * split)
+        for size in microbatch_sizes(request, dp)
+        for sequence_parallel in sequence_splits(request, tp)
     ]
     per_rank = request.global_batch // dp
     return inner, [policies(request, pp, per_rank // one[2], cp * dp > 1) for one in inner]
 
 
-def _distance(run: Run, best: Run) -> float:
-    """How far a strategy is from the layout, in factors of its degrees and changed choices."""
-    own, other = run.mesh, best.mesh
-    found = sum(
-        abs(math.log2(getattr(own, field.name) / getattr(other, field.name)))
-        for field in fields(own)
+Strategy = tuple[Block, Inner, Policy]
+
+
+def _strategy_of(run: Run) -> Strategy:
+    mesh = run.mesh
+    return (
+        (mesh.attn_tp, mesh.cp, mesh.attn_dp, mesh.pp),
+        (mesh.ep, mesh.expert_tp, run.microbatch, run.sequence_parallel),
+        (run.schedule, mesh.virtual_stages, run.recompute, run.zero_stage),
     )
-    found += abs(math.log2(run.microbatch / best.microbatch))
-    names = ("schedule", "recompute", "zero_stage", "sequence_parallel")
-    changed = sum(getattr(run, name) != getattr(best, name) for name in names)
-    return float(found + changed)
 
 
-def samples(case: TrainRecheckCase) -> list[Run]:
+def _distance(own: Strategy, best: Strategy) -> float:
+    """How far two strategies are apart, in factors of their degrees and changed choices."""
+    (block, inner, policy), (home, at_home, habit) = own, best
+    pairs = [*zip(block, home, strict=True), *zip(inner[:3], at_home[:3], strict=True)]
+    found = sum(abs(math.log2(a / b)) for a, b in (*pairs, (policy[1], habit[1])))
+    changed = [a != b for a, b in zip(policy, habit, strict=True)]
+    return found + changed[0] + changed[2] + changed[3] + (inner[3] != at_home[3])
+
+
+def samples(case: TrainRecheckCase) -> list[tuple[TrainRequest, Run]]:
     """Strategies near the layout, nearest first, and some from everywhere; repeatable."""
-    request, best = case.request, case.run
+    home = _strategy_of(case.run)
     rng = random.Random(case.stated_count)
-    every = list(blocks(request))
-    mesh = best.mesh
-    home = (mesh.attn_tp, mesh.cp, mesh.attn_dp, mesh.pp)
 
     def apart(block: Block) -> float:
-        return sum(abs(math.log2(a / b)) for a, b in zip(block, home, strict=True))
+        return sum(abs(math.log2(a / b)) for a, b in zip(block, home[0], strict=True))
 
-    near: list[Run] = []
-    for block in sorted(every, key=apart)[:16]:
+    def around(request: TrainRequest, block: Block) -> Iterator[Strategy]:
         inner, own = _choices(request, block)
         for one, menu in zip(inner, own, strict=True):
-            near += [_run_of(request, block, one, policy) for policy in menu]
-    near.sort(key=lambda run: (_distance(run, best), str(run)))
-    far = []
-    for block in rng.sample(every, min(len(every), MOST_FAR)):
-        inner, own = _choices(request, block)
-        full = [(one, menu) for one, menu in zip(inner, own, strict=True) if menu]
-        if full:
-            one, menu = rng.choice(full)
-            far.append(_run_of(request, block, one, rng.choice(menu)))
-    return list(dict.fromkeys((best, *near[:MOST_NEAR], *far)))
+            yield from ((block, one, policy) for policy in menu)
+
+    found = [(case.requests[0], case.run)]
+    for request in case.requests:
+        every = list(blocks(request))
+        nearest = sorted(every, key=apart)[:16]
+        near = heapq.nsmallest(
+            MOST_NEAR,
+            (one for block in nearest for one in around(request, block)),
+            key=lambda one: (_distance(one, home), str(one)),
+        )
+        far = []
+        for block in rng.sample(every, min(len(every), MOST_FAR)):
+            strategies = list(around(request, block))
+            far += [rng.choice(strategies)] if strategies else []
+        found += [(request, _run_of(request, *one)) for one in (*near, *far)]
+    return list({(id(request), run): (request, run) for request, run in found}.values())
 
 
 def value_of(request: TrainRequest, run: Run, seconds: float) -> float:
@@ -298,7 +167,7 @@ def value_of(request: TrainRequest, run: Run, seconds: float) -> float:
     if request.objective is Objective.LATENCY:
         return seconds
     largest = max(len(domain) for domain in request.topology.domains)
-    rented = math.ceil(run.mesh.num_chips / largest) * largest
+    rented = math.ceil(run.mesh.num_chips / largest) * largest * request.rented_share
     price = 1.0 if request.price_usd_per_hour is None else request.price_usd_per_hour
     tokens = request.global_batch * request.seq_len
     return usd_per_second(price) * rented * seconds / tokens * MILLION
@@ -330,7 +199,7 @@ def _slowest(request: TrainRequest, run: Run) -> Slowest:
 
 def _simple_cuts(case: TrainRecheckCase, run: Run) -> list[tuple[int, ...]]:
     """Cuts that engines use, and the layout's own."""
-    model = case.request.model
+    model = case.requests[0].model
     cuts = [
         chunk_layers(len(model.layers), chunks_of(run), extra)
         for extra in (0.0, prediction_work(model))
@@ -348,13 +217,13 @@ def recheck_training(case: TrainRecheckCase) -> Recheck:
     Recheck
         ``checked`` and ``compared`` count the strategies that were bounded one by one.
     """
-    request, model, topology = case.request, case.request.model, case.request.topology
-    count = count_again(request)
+    home, model = case.requests[0], case.requests[0].model
+    count = sum(count_again(request) for request in case.requests)
     broken = []
     if count != case.stated_count:
         broken.append(f"certificate: {case.stated_count} strategies stated, {count} counted")
-    own = predict_training(model, topology, case.run, case.counts)
-    objective = value_of(request, case.run, own.seconds)
+    own = predict_training(model, home.topology, case.run, case.counts)
+    objective = value_of(home, case.run, own.seconds)
     if not math.isclose(objective, case.stated_objective, rel_tol=1e-9):
         broken.append(
             f"certificate: objective {case.stated_objective!r} does not follow from the "
@@ -362,16 +231,16 @@ def recheck_training(case: TrainRecheckCase) -> Recheck:
         )
     runs, built, best = samples(case), 0, math.inf
     floor, lowest = objective, case.stated_bound * (1.0 - TOLERANCE)
-    for run in runs:
+    for request, run in runs:
         slowest = _slowest(request, run)
         if slowest.seconds < math.inf:
-            bound = ScalarBound(model=model, topology=topology, run=run).seconds(slowest)
+            bound = ScalarBound(model=model, topology=request.topology, run=run).seconds(slowest)
             value = value_of(request, run, bound)
             floor = min(floor, value)
             if value < lowest:
                 broken.append(f"{_name(run)} is bounded by {value:.9g}, below the stated bound")
         for counts in _simple_cuts(case, run):
-            priced = predict_training(model, topology, run, counts)
+            priced = predict_training(model, request.topology, run, counts)
             built += 1
             if priced.memory.fits:
                 value = value_of(request, run, priced.seconds)

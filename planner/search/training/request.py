@@ -34,6 +34,8 @@ class TrainRequest:
         Of one chip; needed when cost is the objective.
     gap : float
         Stop once the certificate's gap is at most this.
+    rented_share : float
+        Chips that are paid for, per chip of the topology.
     """
 
     model: ModelSpec
@@ -50,3 +52,4 @@ class TrainRequest:
     gap: float = 0.005
     time_limit_s: float | None = None
     progress: Progress | None = None
+    rented_share: float = 1.0

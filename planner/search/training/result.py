@@ -14,7 +14,8 @@ from planner.search.control import SearchControl
 from planner.search.objective import UNITS
 from planner.search.training.policies import KINDS, admits
 from planner.search.training.request import TrainRequest
-from planner.search.training.search import SolvedRun, TrainSearch
+from planner.search.training.search import SHOWN, SolvedRun, TrainSearch, search_all
+from planner.search.training.space import domain_size
 from planner.search.training.tables import Index
 from planner.units import format_bytes
 
@@ -23,17 +24,31 @@ NUM_RUNNERS_UP = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """The best layout, the best found with other schedules, and what was proved."""
+    """The best layout, the best found with other schedules, and what was proved.
+
+    Parameters
+    ----------
+    place : int
+        Which of the requests the best layout answers.
+    runners_up : tuple of (int, SolvedRun)
+        With the requests that they answer.
+    """
 
     best: SolvedRun
-    runners_up: tuple[SolvedRun, ...]
+    place: int
+    runners_up: tuple[tuple[int, SolvedRun], ...]
     certificate: Certificate
 
 
 def search_training(
-    request: TrainRequest, *, interruptible: bool = False
+    *requests: TrainRequest, interruptible: bool = False
 ) -> TrainResult | Infeasible:
-    """Find the best training layout of the request's space and prove how good it is.
+    """Find the best training layout of the requests' spaces and prove how good it is.
+
+    Parameters
+    ----------
+    requests : TrainRequest
+        The same question on different parts of a machine, each a space of its own.
 
     Returns
     -------
@@ -41,17 +56,22 @@ def search_training(
         ``certificate.gap`` is at most ``request.gap`` unless the time limit or Ctrl-C struck, or
         the bound of the best layout itself leaves more open.
     """
-    search = TrainSearch(request)
-    if not len(search.meshes):
-        return _no_mesh(request)
-    control = SearchControl(request.gap, request.time_limit_s, request.progress)
+    first = requests[0]
+    every = [TrainSearch(request) for request in requests]
+    searches = [search for search in every if len(search.meshes)]
+    if not searches:
+        return _no_mesh(first)
+    control = SearchControl(first.gap, first.time_limit_s, first.progress)
     with control.listening(interruptible):
-        left = search.search(control)
-        if search.best is None:
-            return out_of_memory(search)
-        others = _other_schedules(search, control)
+        left = search_all(searches, control)
+        if all(search.best is None for search in searches):
+            return out_of_memory(searches)
+        (own, best), *others = _other_schedules(searches, control)
     return TrainResult(
-        best=search.best, runners_up=others, certificate=_certificate(search, control, left)
+        best=best,
+        place=every.index(own),
+        runners_up=tuple((every.index(search), other) for search, other in others[:NUM_RUNNERS_UP]),
+        certificate=_certificate(searches, control, best.value, left),
     )
 
 
@@ -72,62 +92,75 @@ def count_strategies(search: TrainSearch) -> tuple[int, int]:
     return int(own.sum()), int(own[~np.isfinite(table.step_s)].sum())
 
 
-def _certificate(search: TrainSearch, control: SearchControl, left: float) -> Certificate:
-    assert search.best is not None
-    enumerated, hopeless = count_strategies(search)
-    objective = search.best.value
-    bound = min(objective, left, search.solved_bound)
-    memory = hopeless + search.memory_infeasible
+def _certificate(
+    searches: list[TrainSearch], control: SearchControl, objective: float, left: float
+) -> Certificate:
+    counted = [count_strategies(search) for search in searches]
+    enumerated = sum(every for every, _ in counted)
+    memory = sum(hopeless for _, hopeless in counted)
+    memory += sum(search.memory_infeasible for search in searches)
+    solved = sum(search.solved for search in searches)
+    bound = min(objective, left, *(search.solved_bound for search in searches))
     return Certificate(
         objective=objective,
         bound=bound,
         gap=(objective - bound) / objective,
-        unit=UNITS[search.request.objective],
+        unit=UNITS[searches[0].request.objective],
         enumerated=enumerated,
         infeasible_memory=memory,
         infeasible_tpot=0,
-        infeasible_placement=search.unplaceable,
-        pruned=enumerated - memory - search.solved,
-        solved=search.solved,
+        infeasible_placement=sum(search.unplaceable for search in searches),
+        pruned=enumerated - memory - solved,
+        solved=solved,
         dominated=0,
         stopped=control.why,
-        space=space_description(search),
+        space=space_description(searches),
     )
 
 
-def space_description(search: TrainSearch) -> dict[str, str]:
+def space_description(searches: list[TrainSearch]) -> dict[str, str]:
     """Values that each degree and choice takes in the space."""
-    meshes, menu = search.meshes, search.menu
+    menu = searches[0].menu
+
+    def values(name: str) -> list[int]:
+        every = np.concatenate([getattr(search.meshes, name) for search in searches])
+        return [int(value) for value in np.unique(every)]
+
     found = {
-        name: write_ranges(np.unique(getattr(meshes, name)).tolist())
+        name: write_ranges(values(name))
         for name in ("tp", "cp", "dp", "pp", "ep", "expert_tp", "microbatch")
     }
     found["sequence_parallel"] = ",".join(
-        "on" if value else "off" for value in np.unique(meshes.sequence_parallel)
+        "on" if value else "off" for value in values("sequence_parallel")
     )
     found["schedule"] = ",".join(KINDS[kind].value for kind in np.unique(menu.kind))
     found["virtual_stages"] = write_ranges(np.unique(menu.virtual_stages).tolist())
     found["recompute"] = ",".join(list(Recompute)[r].value for r in np.unique(menu.recompute))
     found["zero"] = write_ranges(np.unique(menu.zero).tolist())
     found["chunks"] = "every cut whose devices hold at most one layer above the even share"
+    sizes = {domain_size(search.request.topology) for search in searches}
+    found["chips_per_domain"] = write_ranges(sorted(sizes))
     return found
 
 
-def _other_schedules(search: TrainSearch, control: SearchControl) -> tuple[SolvedRun, ...]:
-    """The best layout found with each other schedule, best first."""
-    assert search.best is not None
-    found = []
-    for kind, leaves in sorted(search.by_kind.items()):
-        if KINDS[kind] is search.best.run.schedule or control.is_overdue():
+def _other_schedules(
+    searches: list[TrainSearch], control: SearchControl
+) -> list[tuple[TrainSearch, SolvedRun]]:
+    """The best layout found, and that with each other schedule, best first."""
+    found = [(search, search.best) for search in searches if search.best is not None]
+    best = min(found, key=lambda one: one[1].value)
+    others = []
+    for kind in range(len(KINDS)):
+        if KINDS[kind] is best[1].run.schedule or control.is_overdue():
             continue
-        solved = [search.solve(leaf.row, leaf.place) for leaf in leaves]
-        own = [one for one in solved if one is not None]
-        if own:
-            found.append(min(own, key=lambda one: one.value))
-    ranked = sorted((search.best, *found), key=lambda one: one.value)
+        leaves = [(leaf, search) for search in searches for leaf in search.by_kind.get(kind, [])]
+        nearest = sorted(leaves, key=lambda one: one[0])[:SHOWN]
+        solved = [(search, search.solve(leaf.row, leaf.place)) for leaf, search in nearest]
+        able = [(search, one) for search, one in solved if one is not None]
+        if able:
+            others.append(min(able, key=lambda one: one[1].value))
     # One of another schedule may turn out better than the incumbent, within the gap.
-    search.best = ranked[0]
-    return tuple(ranked[1 : NUM_RUNNERS_UP + 1])
+    return sorted((best, *others), key=lambda one: one[1].value)
 
 
 def _no_mesh(request: TrainRequest) -> Infeasible:
@@ -145,11 +178,11 @@ def _no_mesh(request: TrainRequest) -> Infeasible:
     )
 
 
-def out_of_memory(search: TrainSearch) -> Infeasible:
+def out_of_memory(searches: list[TrainSearch]) -> Infeasible:
     """What the most frugal layout needs."""
-    assert search.bound is not None and search.table is not None
-    least = float(search.table.memory_bytes.min())
-    budget = search.bound.chip.hbm_usable_bytes
+    tables = [search.table for search in searches if search.table is not None]
+    least = min(float(table.memory_bytes.min()) for table in tables)
+    budget = searches[0].request.topology.chip.hbm_usable_bytes
     if least <= budget:
         message = (
             "every layout whose bound fits into memory failed once its layers were cut into "
@@ -157,8 +190,8 @@ def out_of_memory(search: TrainSearch) -> Infeasible:
         )
     else:
         message = (
-            f"training {search.request.model.name} needs at least {format_bytes(least)} per chip, "
-            f"{format_bytes(budget)} are usable"
+            f"training {searches[0].request.model.name} needs at least {format_bytes(least)} per "
+            f"chip, {format_bytes(budget)} are usable"
         )
     return Infeasible(
         resource="memory",

@@ -103,6 +103,9 @@ class TrainSearch:
         self.unplaceable = 0
         self.queue: list[Leaf] = []
         self.table: MeshTable | None = None
+        self.values = np.empty(0)
+        self.order = np.empty(0, dtype=np.int64)
+        self.position = 0
         self.bound: StepBound | None = None
         self.solved_bound = float("inf")
         self.by_kind: dict[int, list[Leaf]] = {}
@@ -114,6 +117,7 @@ class TrainSearch:
         request = self.request
         used = self.meshes.tp[rows] * self.meshes.cp[rows] * self.meshes.dp[rows]
         rented = rented_bound(request.topology, used * self.meshes.pp[rows])
+        rented = rented * request.rented_share
         tokens = request.global_batch * request.seq_len
         chips = (float(request.topology.num_chips), rented)
         price = request.price_usd_per_hour
@@ -124,8 +128,8 @@ class TrainSearch:
 
     # Levels.
 
-    def expand(self, rows: IntArray) -> None:
-        """Bound every policy of some meshes and queue those that may fit."""
+    def expand(self, rows: IntArray, limit: float) -> None:
+        """Bound every policy of some meshes and queue those that may fit and beat a limit."""
         assert self.bound is not None
         cases = self.cases(rows)
         if not len(cases):
@@ -137,9 +141,6 @@ class TrainSearch:
         if not len(picked):
             return
         values = self.value(picked.rows, self.bound.step_s(picked))
-        # A policy is no better than its mesh could be at all.
-        assert self.table is not None
-        limit = (self.best.value if self.best else np.inf) * (1.0 - self.request.gap)
         codes = self.menu_places(picked.policies)
         for kind in np.unique(picked.policies.kind).tolist():
             own = np.flatnonzero(picked.policies.kind == kind)
@@ -226,41 +227,55 @@ class TrainSearch:
 
     # The loop.
 
-    def search(self, control: SearchControl) -> float:
-        """Run until nothing is left that could improve; return the smallest bound left."""
+    def prepare(self) -> None:
+        """Bound every mesh; none is expanded yet."""
         self.bound = StepBound(self.request, self.meshes)
         self.table = mesh_table(self.bound)
-        every = np.arange(len(self.meshes))
-        values = self.value(every, self.table.step_s)
-        order = np.argsort(values, kind="stable")[: int(np.isfinite(values).sum())]
-        position = 0
-        control.begin(len(order))
-        while True:
-            ahead = float(values[order[position]]) if position < len(order) else float("inf")
-            queued = self.queue[0].bound if self.queue else float("inf")
-            following = min(ahead, queued)
-            if control.enough(following) or control.stopped():
-                return following
-            if ahead <= queued:
-                self.expand(order[position : position + BATCH])
-                position += BATCH
-                continue
-            leaf = heapq.heappop(self.queue)
-            if not leaf.tight:
-                self.tighten(leaf)
-                continue
-            try:
-                solved = control.attempt(lambda: self.solve(leaf.row, leaf.place))  # noqa: B023
-            except UnfinishedError:
-                return queued
-            self.solved += 1
-            self.solved_bound = min(self.solved_bound, leaf.bound)
-            if solved is None:
-                self.unplaceable += 1
-            elif self.best is None or solved.value < self.best.value:
-                self.best = solved
-                control.offer(solved.value)
-            control.report(min(ahead, self.queue[0].bound if self.queue else float("inf")))
+        self.values = self.value(np.arange(len(self.meshes)), self.table.step_s)
+        fitting = int(np.isfinite(self.values).sum())
+        self.order = np.argsort(self.values, kind="stable")[:fitting]
+
+    @property
+    def next_mesh(self) -> float:
+        """Smallest bound of a mesh that is not expanded yet."""
+        if self.position >= len(self.order):
+            return float("inf")
+        return float(self.values[self.order[self.position]])
+
+    @property
+    def next_bound(self) -> float:
+        """Smallest bound of what is left."""
+        return min(self.next_mesh, self.queue[0].bound if self.queue else float("inf"))
+
+    def advance(self, control: SearchControl) -> None:
+        """Expand, tighten or solve what has the smallest bound.
+
+        Raises
+        ------
+        UnfinishedError
+            It was left unfinished, and is in the queue again.
+        """
+        if self.next_mesh <= self.next_bound:
+            limit = control.incumbent * (1.0 - self.request.gap)
+            self.expand(self.order[self.position : self.position + BATCH], limit)
+            self.position += BATCH
+            return
+        leaf = heapq.heappop(self.queue)
+        if not leaf.tight:
+            self.tighten(leaf)
+            return
+        try:
+            solved = control.attempt(lambda: self.solve(leaf.row, leaf.place))
+        except UnfinishedError:
+            heapq.heappush(self.queue, leaf)
+            raise
+        self.solved += 1
+        self.solved_bound = min(self.solved_bound, leaf.bound)
+        if solved is None:
+            self.unplaceable += 1
+        elif self.best is None or solved.value < self.best.value:
+            self.best = solved
+            control.offer(solved.value)
 
     def tighten(self, leaf: Leaf) -> None:
         """Queue a policy again with the bound of its cuts, unless none fits."""
@@ -270,3 +285,22 @@ class TrainSearch:
             return
         again = Leaf(max(leaf.bound, bound), leaf.row, leaf.place, True)
         heapq.heappush(self.queue, again)
+
+
+def search_all(searches: list[TrainSearch], control: SearchControl) -> float:
+    """Run until nothing is left that could improve; return the smallest bound left."""
+    for search in searches:
+        search.prepare()
+    control.begin(sum(len(search.order) for search in searches))
+    while True:
+        search = min(searches, key=lambda own: own.next_bound)
+        following = search.next_bound
+        if control.enough(following) or control.stopped():
+            return following
+        solved = search.solved
+        try:
+            search.advance(control)
+        except UnfinishedError:
+            return following
+        if search.solved > solved:
+            control.report(min(own.next_bound for own in searches))

@@ -3,16 +3,17 @@
 ``tp``         divisors of the attention heads that divide a scale-up domain, or fill whole ones
 ``cp``         divisors of the sequence that leave each rank ``LEAST_TOKENS`` tokens, in halves
 ``pp``         1 to the number of layers and two (embedding and head may be chunks of their own)
-``dp``         divisors of the global batch that use more than half of the chips that the other
-               degrees leave; all of them where fewer chips may be cheaper
+``dp``         divisors of the global batch whose double is none of the space: it would need more
+               chips than the other degrees leave, or does not divide the batch; all of them where
+               fewer chips may be cheaper
 ``microbatch`` divisors of the sequences of a data-parallel rank, up to ``MOST_SEQUENCES`` or one
              of ``LARGER_SEQUENCES``
 ``ep, expert_tp``  divisors of the experts, and of a domain; together they divide a stage
 sequence parallelism on or off where ``tp > 1``
 
-A larger ``dp`` with the same other degrees leaves fewer microbatches to each rank; using less
-than half of the chips doubles its work and is never better than the doubled ``dp``, which the
-batch admits whenever it is even.
+Only meshes all of whose groups lie like the ones that are priced
+(:mod:`~planner.search.training.placement`): a stage, and what ``tp cp`` or ``ep expert_tp`` ranks
+reach. Half of a ``dp`` leaves chips idle and doubles the work of the others.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from planner.domain.question import permits
 from planner.domain.run import Mesh
 from planner.domain.workload import Objective
 from planner.search.strategies import divisors
+from planner.search.training.placement import Part, lies_alike, parts_of
 from planner.search.training.request import TrainRequest
 from planner.topology.graph import Topology
 
@@ -153,20 +155,12 @@ def expert_degrees(request: TrainRequest) -> list[tuple[int, int]]:
     return [(ep, split) for ep in divisors(shape[0]) if permits(limits.ep, ep) for split in splits]
 
 
-def data_degrees(request: TrainRequest, available: int, batch_divisors: list[int]) -> list[int]:
-    """Data-parallel degrees where ``available`` chips remain for them."""
-    fewer = request.objective is Objective.COST or request.limits.dp is not None
-    return [
-        dp
-        for dp in batch_divisors
-        if dp <= available and (fewer or 2 * dp > available) and permits(request.limits.dp, dp)
-    ]
-
-
 def _blocks(request: TrainRequest) -> Iterator[tuple[int, ...]]:
     """``(tp, cp, dp, pp)`` of the space."""
     batch_divisors = divisors(request.global_batch)
     most_pp = len(request.model.layers) + 2
+    parts = parts_of(request.topology)
+    fewer = request.objective is Objective.COST or request.limits.dp is not None
     for tp in tensor_degrees(request):
         chips = aligned_chips(request.topology, tp)
         for cp in context_degrees(request):
@@ -174,8 +168,21 @@ def _blocks(request: TrainRequest) -> Iterator[tuple[int, ...]]:
                 if not permits(request.limits.pp, pp):
                     continue
                 left = chips // (tp * cp * pp)
-                for dp in data_degrees(request, left, batch_divisors):
-                    yield tp, cp, dp, pp
+                able = [
+                    dp
+                    for dp in batch_divisors
+                    if dp <= left
+                    and permits(request.limits.dp, dp)
+                    and _blocks_lie_alike(tp * cp, dp, pp, parts)
+                ]
+                for dp in able:
+                    if fewer or 2 * dp not in able:
+                        yield tp, cp, dp, pp
+
+
+def _blocks_lie_alike(inner: int, dp: int, pp: int, parts: tuple[Part, ...]) -> bool:
+    spans = np.array((inner, inner * dp))
+    return bool(lies_alike(spans, inner * dp * pp, parts).all())
 
 
 def enumerate_meshes(request: TrainRequest) -> Meshes:
@@ -190,9 +197,11 @@ def enumerate_meshes(request: TrainRequest) -> Meshes:
     inner: dict[int, IntArray] = {}
     blocks: list[IntArray] = []
     torus = request.topology.is_torus
+    parts = parts_of(request.topology)
+    spans = experts.prod(axis=1)
     for tp, cp, dp, pp in _blocks(request):
         stage = tp * cp * dp
-        fitting = experts[stage % (experts[:, 0] * experts[:, 1]) == 0]
+        fitting = experts[(stage % spans == 0) & lies_alike(spans, stage * pp, parts)]
         own = request.global_batch // dp
         if own not in inner:
             sizes = [

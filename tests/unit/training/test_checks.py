@@ -3,7 +3,7 @@
 import pytest
 from msgspec import structs
 
-from planner.domain.hardware import Sizing
+from planner.domain.hardware import Sizing, Wounds
 from planner.domain.run import Recompute, ScheduleKind
 from planner.domain.train_layout import TrainLayout
 from planner.domain.training import TrainLimits, TrainQuestion
@@ -123,7 +123,16 @@ BROKEN = {
     ),
     "a tensor-parallel group over two nodes": (
         lambda x: structs.replace(x, chips=swapped(x.chips, 1, 9)),
-        "the tensor-parallel group of rank 0 is spread over nodes",
+        "the tp group of rank 0 is not spread over the machine like the one that is priced",
+    ),
+    "an expert group over two nodes": (
+        # Whole tensor-parallel pairs change places: ranks 2, 3 of node 0 with 8, 9 of node 1.
+        lambda x: structs.replace(x, chips=swapped(swapped(x.chips, 2, 8), 3, 9)),
+        "the ep group of rank 0 is not spread",
+    ),
+    "more chips of a node than the part has": (
+        lambda x: structs.replace(x, domain_chips=4),
+        "domain_chips is 4",
     ),
 }
 
@@ -194,6 +203,59 @@ def test_an_edited_layout_is_priced_anew(layout):
     fresh = evaluate_training(moved)
     assert fresh.certificate is None
     assert fresh.prediction.step_s > layout.prediction.step_s
+
+
+def test_excluded_chips_and_spares_may_not_train():
+    # Two of three nodes are left: one holds the excluded chip, one is in reserve.
+    found = planned(
+        exclude=("chip:n3/c0",), reserve=1, limits=TrainLimits(), sizing=Sizing(nodes=4)
+    )
+    assert not any(name.startswith(("n2", "n3")) for name in found.chips)
+    for node in ("n2", "n3"):
+        taken = tuple(f"{node}/c{i}" for i in range(8))
+        chips = (*found.chips[:-8], *taken)
+        used = set(chips)
+        every = [f"n{n}/c{i}" for n in range(4) for i in range(8)]
+        moved = structs.replace(
+            found, chips=chips, idle_chips=tuple(name for name in every if name not in used)
+        )
+        assert any(f"chip {node}/c0 may not train" in text for text in verify_training(moved))
+
+
+def test_racks_serve_with_as_many_chips_each():
+    # Groups of 64 experts do not divide 72 chips: each lies inside the first 64 of a rack.
+    found = planned(
+        model="deepseek-v3",
+        machine="gb200-nvl72",
+        sizing=Sizing(racks=4, wounds=Wounds(without=("chip:r1/t3/c2",))),
+        global_batch=512,
+        limits=TrainLimits(ep=frozenset({64})),
+    )
+    assert found.domain_chips == 64
+    racks = [name.split("/")[0] for name in found.chips]
+    for start in range(0, len(racks), 64):
+        assert len(set(racks[start : start + 64])) == 1
+    assert "r1/t3/c2" not in found.chips
+    assert verify_training(found) == ()
+    # The rack is paid for as a whole.
+    assert found.prediction.chips_rented == 72 * len(found.chips) // 64
+
+
+def test_one_node_with_a_dead_chip_trains_on_the_others():
+    found = planned(
+        model="llama-3.1-8b",
+        sizing=Sizing(nodes=1, wounds=Wounds(without=("chip:n0/c5",))),
+        limits=TrainLimits(),
+    )
+    assert (found.domain_chips, len(found.chips)) == (4, 4)
+    assert found.prediction.chips_rented == 8
+    assert verify_training(found) == ()
+
+
+@pytest.mark.parametrize("name", ["nic:n1/c3", "switch:n1/sw0"])
+def test_nodes_that_are_not_as_built_are_left_out(name):
+    found = planned(limits=TrainLimits(), sizing=Sizing(nodes=3, wounds=Wounds(without=(name,))))
+    assert {chip.split("/")[0] for chip in found.chips} == {"n0", "n2"}
 
 
 def test_whole_nodes_are_left_out():
