@@ -86,6 +86,7 @@ __all__ = [
     "load_model",
     "model_rows",
     "plan",
+    "read_question",
     "verify",
 ]
 
@@ -222,6 +223,11 @@ def _case(inputs: Inputs, model: ModelSpec, spec: MachineSpec) -> _Case:
         loads=loads,
         uniform=inputs.routing_loads is None,
     )
+
+
+def read_question(question: Question) -> tuple[Inputs, _Case]:
+    """Read the files of a question: what a layout carries, and what it is priced on."""
+    return _read(question)
 
 
 def case_of_layout(layout: Layout) -> _Case:

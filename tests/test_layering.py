@@ -19,7 +19,7 @@ LAYERS = (
     ("compose", "pricing", "training"),
     ("api", "expert_api", "machine_api", "run_api", "validation"),
     ("train_api", "verify_api"),
-    ("train_verify",),
+    ("train_verify", "deployment"),
     ("economics_api",),
     ("export", "report"),
     ("cli",),
@@ -33,6 +33,7 @@ ONLY_IN = {
     "click": {"cli"},
     "rich": {"report"},
     "tomllib": {"catalog"},
+    "yaml": {"catalog", "export"},
 }
 MAX_LINES = 450
 

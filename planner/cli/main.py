@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "Price a given layout without searching.",
     "estimate": "Price a training step, prefill, decode step or request as given.",
     "verify": "Check a layout file and name each violation.",
+    "export": "Write a layout as the launch configuration of an engine.",
     "validate": "Compare predictions with measured runs.",
     "calibrate": "Fit a machine's constants to your measurements.",
     "schema": "Print the JSON Schema of layout files.",

@@ -234,10 +234,20 @@ def read_record(path: str, kind: type[Record], version: int) -> Record:
         The file cannot be read, is not JSON, has another schema version, or a field that
         is unknown, missing or of the wrong type; names the field and the line.
     """
+    return _decode(path, kind, version)
+
+
+def read_plain_record(path: str, kind: type[Record]) -> Record:
+    """Read a file that has no schema version; errors are those of :func:`read_record`."""
+    return _decode(path, kind, None)
+
+
+def _decode(path: str, kind: type[Record], version: int | None) -> Record:
     data = _read_bytes(path)
     try:
         data.decode()
-        _check_version(data, path, version)
+        if version is not None:
+            _check_version(data, path, version)
         return msgspec.json.decode(data, type=kind)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1

@@ -1,0 +1,1 @@
+"""Between layouts and what engines can be told: rules, rank orders, assembling, comparing."""
