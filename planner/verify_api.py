@@ -62,6 +62,7 @@ def _recheck_case(layout: Layout, certificate: Certificate) -> RecheckCase:
     try:
         limits = {name: read_ranges(text) for name, text in inputs.limits.items()}
         contexts = read_ranges(certificate.space.get("cp", "1")) or frozenset({1})
+        sharing = read_ranges(certificate.space.get("attn_tp with cp", ""))
     except ValueError as error:
         raise SpecError(f"inputs.limits: {error}", "write for example 1..4,8") from None
     assignment = assignment_of(layout, case.topology)
@@ -81,6 +82,7 @@ def _recheck_case(layout: Layout, certificate: Certificate) -> RecheckCase:
         stated_bound=certificate.bound,
         stated_count=certificate.enumerated,
         contexts=contexts,
+        sharing=sharing,
         named=tuple(
             dict.fromkeys(
                 degrees_of(record)

@@ -7,13 +7,14 @@ Sets, with S chips in a stage, D chips in the largest domain, E experts, L layer
     ep        divides S; expert_tp = S / ep
     slots     E, or ceil(E / ep) + 0..3 on every group, at most E ep
     pp        1 .. L;  microbatches 1 .. pp + 1 and 2 pp, 1 where pp is 1
-    prefill   cp divides S / attn_tp, every overlap mode
+    cp        divides S / attn_tp; every overlap mode; draft 0, up to 3 with an acceptance
     replicas  as many as fit; fewer too where cost with a pinned batch or a pin asks for it
     ends      all compositions of L into pp parts
     maps      all ways to give every group its slots, groups being alike; per distinct row of
               loads, those that no other way beats in both hot share and touched copies
     batch     pinned: all ways to split it that are even over replicas; free: every number of
-              sequences per group, from 1 until memory or TPOT fails, alike for all groups
+              sequences per replica, from one per microbatch until memory or TPOT fails, dealt
+              evenly, alike for all replicas; the smallest one where latency counts
 
 Every combination is priced by ``planner.cost.evaluate.evaluate`` and nothing else; nothing of
 ``planner.search`` is used but the names of the limits.
@@ -115,7 +116,7 @@ class Problem:
                 if unit is None or not max_cells(self.topology, size, unit):
                     continue
                 cells = [cell.chips for cell in carve(self.topology, size, unit)]
-                for slots, (cp, overlap) in itertools.product(
+                for slots, (cp, overlap, draft) in itertools.product(
                     self.slot_counts(ep), self.habits(size // attn_tp)
                 ):
                     attn_dp = size // attn_tp // cp
@@ -134,18 +135,19 @@ class Problem:
                                 replicas=replicas,
                                 cp=cp,
                                 overlap=overlap,
+                                draft=draft,
                             ),
                             cells,
                         )
 
     def habits(self, groups):
-        """Ways to share contexts, and what to hide: listed for prefill alone."""
-        if self.question.phase is not Phase.PREFILL:
-            return [(1, OverlapMode.NONE)]
+        """Ways to share contexts, what to hide, and tokens to draft."""
         limits = self.question.limits
         modes = [mode for mode in OverlapMode if permits(limits.overlap, int(mode))]
         ways = [cp for cp in divisors(groups) if permits(limits.cp, cp)]
-        return list(itertools.product(ways, modes))
+        drafts = range(4) if self.question.acceptance else (0,)
+        drafts = [draft for draft in drafts if permits(limits.draft, draft)]
+        return list(itertools.product(ways, modes, drafts))
 
     def unit(self, attn_tp, expert_tp):
         largest = max(map(len, self.topology.domains))
@@ -174,9 +176,11 @@ class Problem:
             for microbatches in sorted(
                 free if limits.microbatches is None else limits.microbatches
             ):
-                for replicas in range(1 if fewer else cells // pp, cells // pp + 1):
-                    if self.batch is not None and microbatches * replicas > self.batch:
-                        continue
+                most = cells // pp
+                if self.batch is not None:
+                    # Every microbatch of every replica holds at least one sequence.
+                    most = min(most, self.batch // microbatches)
+                for replicas in range(1 if fewer else max(most, 1), most + 1):
                     if not (permits(limits.pp, pp) and permits(limits.replicas, replicas)):
                         continue
                     if permits(limits.dp, attn_dp * replicas):
@@ -210,8 +214,8 @@ class Problem:
         if self.batch is not None:
             yield from pinned_splits(degrees, self.batch)
             return
-        for group in itertools.count(1):
-            one = ((group,) * degrees.attn_dp,) * degrees.microbatches
+        for share in itertools.count(degrees.microbatches):
+            one = even_table(share, degrees.microbatches, degrees.attn_dp)
             yield (one,) * degrees.replicas
             if self.objective is Objective.LATENCY:
                 return
@@ -247,19 +251,9 @@ class Problem:
             (self.value(found) for _, found in self.assignments(degrees, cells)), default=math.inf
         )
 
-    def optimum(self, alike=False):
-        """Least objective of all, infinite when nothing meets the limits.
-
-        With ``alike``, of strategies whose replicas get equally many sequences.
-        """
-        return min(
-            (
-                self.best_of(degrees, cells)
-                for degrees, cells in self.strategies()
-                if not alike or self.batch is None or self.batch % degrees.replicas == 0
-            ),
-            default=math.inf,
-        )
+    def optimum(self):
+        """Least objective of all, infinite when nothing meets the limits."""
+        return min((self.best_of(*strategy) for strategy in self.strategies()), default=math.inf)
 
 
 def problem_of(question, most_evaluations=math.inf):
@@ -288,13 +282,16 @@ def tables(share, rows, columns):
     kept = {}
     cells = rows * columns
     if cells <= 4 and share <= 5:
-        found = (c for c in itertools.product(range(share + 1), repeat=cells) if sum(c) == share)
+        flats = (c for c in itertools.product(range(share + 1), repeat=cells) if sum(c) == share)
+        found = (
+            tuple(flat[row * columns : (row + 1) * columns] for row in range(rows))
+            for flat in flats
+        )
     else:
         found = [even_table(share, rows, columns)]
-    for flat in found:
-        table = tuple(flat[row * columns : (row + 1) * columns] for row in range(rows))
+    for table in found:
         key = (
-            max(flat),
+            max(map(max, table)),
             max(map(sum, table)),
             max(map(sum, zip(*table, strict=True))),
         )
@@ -309,7 +306,10 @@ def tables(share, rows, columns):
 
 
 def even_table(share, rows, columns):
-    """Cells of a table that is as even as whole numbers allow, in rows, columns and cells."""
+    """A table that is as even as whole numbers allow, in rows, columns and cells.
+
+    No other one has a lower fullest cell, row or column.
+    """
     flat = [0] * (rows * columns)
     turn = 0
     for column in range(columns):
@@ -319,7 +319,7 @@ def even_table(share, rows, columns):
         for _ in range(extra):
             flat[(turn % rows) * columns + column] += 1
             turn += 1
-    return tuple(flat)
+    return tuple(tuple(flat[row * columns : (row + 1) * columns]) for row in range(rows))
 
 
 @cache

@@ -166,7 +166,10 @@ def hidden_axes(setting: Setting, layer: Layer, split: Split, tokens: Tokens) ->
     idle = not np.any(split.hide_tp) and not np.any(split.hide_ep)
     if idle or setting.time_model is TimeModel.OVERLAP:
         return NOTHING_HIDDEN
-    halves = np.where(np.greater(tokens.group, 1), 1.0, 0.0)
+    halved = tokens.group
+    if tokens.sequences is not None and not setting.is_prefill:
+        halved = tokens.sequences
+    halves = np.where(np.greater(halved, 1), 1.0, 0.0)
     tp = split.hide_tp * np.where(np.greater(split.attn_tp, 1), halves, 0.0)
     ep: Real = 0.0
     if isinstance(layer.ffn, MoeFfn):
@@ -258,12 +261,28 @@ def host_wait_s(
     return np.maximum(0.0, host - busy_s)
 
 
+def part_of(setting: Setting, tokens: Tokens, split: Split, fraction: Real) -> Tokens:
+    """Tokens of a part of a microbatch.
+
+    In decode a rank of context parallelism works on one token of a part at least, as it does
+    of a whole microbatch.
+    """
+    group = tokens.group * fraction
+    shares_sequences = tokens.sequences is not None and not setting.is_prefill
+    if shares_sequences and np.any(np.greater(split.cp, 1)):
+        assert tokens.sequences is not None
+        own = tokens.sequences * fraction
+        shares = (np.maximum(np.minimum(1.0, s), s / split.cp) for s in (own, tokens.sequences))
+        group = tokens.group * next(shares) / next(shares)
+    return Tokens(group=group, stage=tokens.stage * fraction)
+
+
 def price_part(
     setting: Setting, layer: Layer, split: Split, load: Load, fabric: FabricRates, fraction: Real
 ) -> LayerPrice:
     """Price one layer for ``fraction`` of a microbatch."""
     model, chip, engine = setting.model, setting.chip, setting.engine
-    tokens = Tokens(group=load.tokens.group * fraction, stage=load.tokens.stage * fraction)
+    tokens = part_of(setting, load.tokens, split, fraction)
     routed = None if load.routed_of is None else load.routed_of(tokens.stage)
     core = load.core_of(layer, fraction)
     ops = layer_ops(model, chip, layer, split, (tokens, routed))

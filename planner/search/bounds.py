@@ -11,8 +11,21 @@ memory of a stage         like its time
 
 so ``bound(strategy) <= evaluate(any assignment of it)``; tests check it by brute force.
 
-Since the step of a strategy grows no faster than its batch, the largest batch within the
-limits is its best one; :func:`best_batches` finds it for all strategies by bisection.
+Batches
+-------
+``b`` sequences of a replica over ``m`` microbatches and ``d`` groups: the fullest microbatch
+has ``s = ceil(b / m)``, its fullest group ``g = ceil(s / d)``, and a group keeps ``ceil(b / d)``
+cached. All three are least at once when sequences are dealt evenly. A step ``t(g, s)`` falls in
+neither and grows no faster than its batch, so that
+
+- the rate ``b / t`` never falls from one full batch ``m d g`` to the next, nor, within one
+  ``g``, from one ``m s`` to the next, nor within one ``s``;
+- the best batch within the limits is therefore the largest full one, the largest one that
+  fills its microbatches, or the largest (:mod:`planner.search.batch_bounds`);
+- the rate of the first full batch beyond the limits is above those of all within.
+
+Replicas are independent where the batch is free. A pinned batch is dealt to them evenly, and
+the rates of those with one sequence more and of the others add up.
 """
 
 from __future__ import annotations
@@ -50,10 +63,20 @@ from planner.search.strategies import Strategies
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-MAX_GROUP_SEQUENCES = 1 << 20
-# Strategies that cannot come so near the best optimistic objective keep a looser bound.
-WORTHWHILE = 1.03
 _imbalance = lru_cache(maxsize=1 << 16)(uniform_imbalance)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Probe:
+    """A batch of every strategy: tokens of the fullest microbatch, and what a group keeps.
+
+    ``replica`` are the sequences of one replica, ``cached`` those of its fullest attention
+    group over all microbatches; arrays of shape ``[n]``.
+    """
+
+    replica: FloatArray
+    tokens: Tokens
+    cached: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +108,19 @@ def as_arrays(strategies: Strategies) -> ArraySplit:
         microbatches=strategies.microbatches.astype(float),
         replicas=strategies.replicas.astype(float),
     )
+
+
+def ceil_div_array(a: IntArray, b: IntArray) -> IntArray:
+    """``ceil(a / b)`` of whole numbers."""
+    return -(-a // b)
+
+
+def feasible(bound: StepBound, probe: Probe) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether the limits on memory and on the step can hold at a batch, optimistically."""
+    fits = bound.memory_bytes(probe) <= budget_bytes(bound.request.setting)
+    limit = bound.request.step_limit_s
+    meets = np.ones_like(fits) if limit is None else bound.step_s(probe) <= limit
+    return fits, meets
 
 
 def hot_share_bound(request: PlanRequest, strategies: Strategies) -> FloatArray:
@@ -150,7 +186,7 @@ class StepBound:
         self.setting = on_machine(request.setting, request.topology)
         # Least objective seen at a batch within the limits; shared by all parts.
         self._best = [np.inf]
-        self._priced: tuple[Tokens, FloatArray] | None = None
+        self._priced: tuple[Probe, FloatArray] | None = None
         self.strategies = strategies
         self._rates = rates
         self._groups = layer_groups(request.setting.model)
@@ -213,35 +249,55 @@ class StepBound:
         topology = self.request.topology
         return float(topology.num_chips), rented_bound(topology, used)
 
-    def objective(self, step_s: FloatArray, batch: FloatArray) -> FloatArray:
-        """What the search minimises, of steps and batches of the whole machine, shape ``[n]``."""
+    def objective(self, step_s: FloatArray, tokens_per_s: FloatArray) -> FloatArray:
+        """What the search minimises, of the slowest step and the rate of all replicas."""
         request = self.request
-        rate = self.setting.sequence_tokens * batch / step_s
         return np.asarray(
-            objective_value(request.objective, step_s, rate, self.chips, request.price_usd_per_hour)
+            objective_value(
+                request.objective, step_s, tokens_per_s, self.chips, request.price_usd_per_hour
+            )
         )
 
-    def batch(self, group: FloatArray) -> FloatArray:
-        """Sequences of the whole machine when every attention group decodes ``group``."""
-        arrays = self.arrays
-        return group * arrays.split.attn_dp * arrays.microbatches * arrays.replicas
+    def value(self, probe: Probe) -> FloatArray:
+        """The same when every replica decodes the batch of ``probe``, shape ``[n]``."""
+        step_s = self.step_s(probe)
+        tokens = self.setting.sequence_tokens * probe.replica * self.arrays.replicas
+        return self.objective(step_s, tokens / step_s)
 
-    def tokens(self, group: Real) -> Tokens:
-        """Tokens of a microbatch when every attention group decodes ``group`` sequences."""
-        split = self.arrays.split
-        return Microbatch(group=group, stage=group * split.attn_dp).tokens(self.setting, split)
+    @cached_property
+    def full(self) -> IntArray:
+        """Sequences of a replica with one per microbatch and group, shape ``[n]``."""
+        return self.strategies.microbatches * self.strategies.attn_dp
 
-    def pinned_tokens(self, batch: int) -> Tokens:
-        """Tokens of the fullest microbatch when ``batch`` is spread evenly over everything."""
-        split = self.arrays.split
-        stage = np.ceil(batch / (self.arrays.replicas * self.arrays.microbatches))
-        fullest = Microbatch(group=np.ceil(stage / split.attn_dp), stage=stage)
-        return fullest.tokens(self.setting, split)
+    @cached_property
+    def least(self) -> IntArray:
+        """Fewest sequences of a replica: one per microbatch."""
+        return self.strategies.microbatches
 
-    def step_s(self, tokens: Tokens) -> FloatArray:
+    def probe(self, replica: IntArray) -> Probe:
+        """Replicas of so many sequences each, shape ``[n]``, dealt evenly."""
+        own, split = self.strategies, self.arrays.split
+        stage = ceil_div_array(replica, own.microbatches)
+        group = ceil_div_array(stage, own.attn_dp)
+        microbatch = Microbatch(group=group.astype(float), stage=stage.astype(float))
+        return Probe(
+            replica=replica.astype(float),
+            tokens=microbatch.tokens(self.setting, split),
+            cached=ceil_div_array(replica, own.attn_dp).astype(float),
+        )
+
+    def smallest(self) -> Probe:
+        """The smallest batch that the request allows; the fullest replica of a pinned one."""
+        batch = self.request.batch
+        if batch is None:
+            return self.probe(self.least)
+        pinned = np.full(len(self.strategies), batch, dtype=np.int64)
+        return self.probe(ceil_div_array(pinned, self.strategies.replicas))
+
+    def step_s(self, probe: Probe) -> FloatArray:
         """Optimistic seconds per token of a sequence, shape ``[n]``."""
-        if self._priced is None or self._priced[0] is not tokens:
-            self._priced = tokens, self._step_s(tokens)
+        if self._priced is None or self._priced[0] is not probe:
+            self._priced = probe, self._step_s(probe.tokens)
         return self._priced[1]
 
     def _step_s(self, tokens: Tokens) -> FloatArray:
@@ -265,15 +321,9 @@ class StepBound:
         step = np.maximum(total + hop_s, arrays.microbatches * slowest)
         return np.asarray((step + setting.engine.step_s) / self._tokens_per_pass, dtype=float)
 
-    def memory_bytes(self, tokens: Tokens) -> FloatArray:
+    def memory_bytes(self, probe: Probe) -> FloatArray:
         """Optimistic bytes on the fullest chip, reserve left out, shape ``[n]``."""
-        arrays, setting = self.arrays, self.setting
-        assert tokens.sequences is not None
-        cached = tokens.sequences * arrays.microbatches
-        if self.request.batch is not None:
-            share = self.request.batch / (arrays.replicas * arrays.split.attn_dp)
-            cached = np.ceil(np.ceil(self.request.batch / arrays.replicas) / arrays.split.attn_dp)
-            cached = np.maximum(cached, share)
+        arrays, setting, cached = self.arrays, self.setting, probe.cached
         slots = np.ceil(arrays.num_slots / arrays.split.ep)
         rows = []
         for group in self._groups:
@@ -288,7 +338,7 @@ class StepBound:
             weights, cache = draft_bytes(setting, arrays.split, (slots, cached))
             last = last + np.where(arrays.split.draft > 0, weights + cache, 0.0)
         fullest = np.maximum((total + first + last) / arrays.pp, cheapest)
-        active = activation_bytes(setting, arrays.split, tokens, self.hot)
+        active = activation_bytes(setting, arrays.split, probe.tokens, self.hot)
         return np.asarray(fullest + active, dtype=float)
 
     def _stage_sums(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -307,79 +357,3 @@ class StepBound:
             cheapest += taken * np.take_along_axis(rows, index[None], axis=0)[0]
             left = left - taken
         return total, cheapest
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BoundTable:
-    """Result of the vectorised search over batches.
-
-    ``group`` is the largest optimistic number of sequences of one attention group per
-    microbatch, 0 where nothing fits; ``objective`` is smaller-is-better, infinite where
-    infeasible. ``fits_memory`` and ``meets_tpot`` say why, at the smallest batch.
-    """
-
-    group: IntArray
-    objective: FloatArray
-    step_s: FloatArray
-    fits_memory: NDArray[np.bool_]
-    meets_tpot: NDArray[np.bool_]
-
-
-def feasible(bound: StepBound, tokens: Tokens) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether memory and TPOT limits can hold at ``tokens``, optimistically."""
-    fits = bound.memory_bytes(tokens) <= budget_bytes(bound.request.setting)
-    limit = bound.request.step_limit_s
-    meets = np.ones_like(fits) if limit is None else bound.step_s(tokens) <= limit
-    return fits, meets
-
-
-def best_batches(bound: StepBound) -> BoundTable:
-    """Largest sequences per attention group and microbatch within the limits.
-
-    Bisection in lockstep over the strategies that still move. A step grows no faster than its
-    batch, so a batch that is too large bounds the objective of all smaller ones. Where that is
-    more than ``WORTHWHILE`` times the best that was seen, the bisection ends: ``group`` is then
-    an upper bound, and ``step_s`` and ``objective`` belong to the batch beyond it.
-    """
-    n = len(bound.strategies)
-    low = np.zeros(n, dtype=np.int64)
-    high = np.full(n, MAX_GROUP_SEQUENCES + 1, dtype=np.int64)
-    objective, step_s = np.full(n, np.inf), np.full(n, np.inf)
-    fits_memory, meets_tpot = np.ones(n, dtype=np.bool_), np.ones(n, dtype=np.bool_)
-    active = np.arange(n)
-    probe = np.minimum(np.full(n, 64, dtype=np.int64), high - 1)
-    while len(active):
-        part = bound if len(active) == n else bound.select(active)
-        tried = probe[active]
-        tokens = part.tokens(tried.astype(float))
-        fits, meets = feasible(part, tokens)
-        step, good = part.step_s(tokens), fits & meets
-        value = part.objective(step, part.batch(tried.astype(float)))
-        bound.note(value[good])
-        low[active[good]] = tried[good]
-        high[active[~good]] = tried[~good]
-        ended = ~good & (value > WORTHWHILE * bound.best_seen)
-        untried = active[ended & (low[active] == 0) & (tried > 1)]
-        if len(untried):
-            one = bound.select(untried)
-            fits_memory[untried], meets_tpot[untried] = feasible(one, one.tokens(np.ones(1)))
-        low[active[ended]] = tried[ended] - 1
-        last = good | ended
-        objective[active[last]], step_s[active[last]] = value[last], step[last]
-        alone = ~good & (tried == 1)
-        fits_memory[active[alone]], meets_tpot[active[alone]] = fits[alone], meets[alone]
-        active = active[high[active] - low[active] > 1]
-        # Gallop upwards while nothing has failed yet, then halve.
-        unbounded = high[active] > MAX_GROUP_SEQUENCES
-        middle = (low[active] + high[active]) // 2
-        probe[active] = np.where(
-            unbounded, np.minimum(low[active] * 4, MAX_GROUP_SEQUENCES), middle
-        )
-    possible = fits_memory & meets_tpot
-    return BoundTable(
-        group=np.where(possible, low, 0),
-        objective=np.where(possible, objective, np.inf),
-        step_s=step_s,
-        fits_memory=fits_memory,
-        meets_tpot=meets_tpot,
-    )

@@ -12,14 +12,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.block import Tokens
 from planner.cost.memory import budget_bytes
 from planner.domain.degrees import Degrees, OverlapMode
 from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
 from planner.domain.outcome import Infeasible
 from planner.domain.ranges import read_ranges, write_ranges
 from planner.domain.scale_up import SwitchDomain
-from planner.search.bounds import BoundTable, StepBound, feasible
+from planner.search.batch_bounds import BoundTable
+from planner.search.bounds import StepBound, feasible
 from planner.search.mesh import MeshMapper, strategy_rates
 from planner.search.request import PlanRequest
 from planner.search.strategies import Strategies, enumerate_strategies
@@ -121,13 +121,6 @@ def _values(strategies: Strategies, name: str) -> NDArray[np.int64]:
     return values
 
 
-def _smallest(request: PlanRequest, bound: StepBound) -> Tokens:
-    """Tokens of the smallest batch that the request allows."""
-    if request.batch is not None:
-        return bound.pinned_tokens(request.batch)
-    return bound.tokens(np.ones(len(bound.strategies)))
-
-
 def _name(degrees: Degrees) -> str:
     experts = f", EP{degrees.ep}" if degrees.num_slots else ""
     return f"TP{degrees.attn_tp} x DP{degrees.attn_dp}{experts}, PP{degrees.pp}"
@@ -140,7 +133,7 @@ def _helps(request: PlanRequest) -> bool:
         return False
     mapper = MeshMapper.of(request.topology)
     bound = StepBound(request, strategies, strategy_rates(mapper, strategies))
-    fits, meets = feasible(bound, _smallest(request, bound))
+    fits, meets = feasible(bound, bound.smallest())
     return bool((fits & meets).any())
 
 
@@ -229,7 +222,7 @@ def _largest(option: str, now: int, works: Callable[[int], bool]) -> Iterator[st
 
 
 def _memory(request: PlanRequest, bound: StepBound) -> Infeasible:
-    needed = bound.memory_bytes(_smallest(request, bound))
+    needed = bound.memory_bytes(bound.smallest())
     index = int(np.argmin(needed))
     budget = budget_bytes(request.setting)
     reserve = request.setting.chip.hbm_usable_bytes - budget
@@ -256,7 +249,7 @@ def _too_slow(request: PlanRequest, bound: StepBound, table: BoundTable) -> Infe
     assert request.step_limit_s is not None
     name = "ttft" if request.setting.is_prefill else "tpot"
     does = "answers sooner" if request.setting.is_prefill else "steps faster"
-    step = np.where(table.fits_memory, bound.step_s(_smallest(request, bound)), np.inf)
+    step = np.where(table.fits_memory, bound.step_s(bound.smallest()), np.inf)
     index = int(np.argmin(step))
     floor = float(step[index])
     relaxed = replace(request, step_limit_s=None)
@@ -284,7 +277,7 @@ def floor_term(request: PlanRequest, degrees: Degrees) -> tuple[str, float]:
     from planner.search.solve import StrategySolver
 
     solver = StrategySolver(request, MeshMapper.of(request.topology))
-    solved = solver.solve(degrees, 1)
+    solved = solver.solve(degrees, degrees.microbatches)
     if solved is None:
         return "uneven stages", 0.0
     largest = max(solved.prediction.terms, key=lambda term: term.seconds)

@@ -215,8 +215,12 @@ class MeshMapper:
             )
         return self._axis_rates[key]
 
-    def _fastest(self, op: Op, shapes: set[GroupShape]) -> LinkRate:
-        found = [shape_rate(self.topology, op, shape) for shape in shapes]
+    def _fastest(self, op: Op, cells: set[frozenset[GroupShape]]) -> LinkRate:
+        """Price on the fastest cell; each waits for the slowest of its groups."""
+        found = []
+        for shapes in cells:
+            own = [shape_rate(self.topology, op, shape) for shape in shapes]
+            found.append(own[0] if len(own) == 1 else merge_rates(own, max))
         return found[0] if len(found) == 1 else merge_rates(found, min)
 
     def _sampled(self, size: int, unit: int) -> tuple[Cell, ...]:
@@ -241,7 +245,7 @@ class MeshMapper:
             within &= (stage_chips(splits) <= self._largest) | (own == 1)
         return np.where(within & (own <= self._largest), own, 0)
 
-    def _shapes(self, degrees: Degrees, unit: int, axis: str) -> set[GroupShape]:
+    def _shapes(self, degrees: Degrees, unit: int, axis: str) -> set[frozenset[GroupShape]]:
         """Shapes of the groups of an axis on one cell of each kind, wounds overlooked."""
         size = degrees.stage_chips
         whole = degrees.ep * degrees.expert_tp == size and unit % degrees.expert_tp == 0
@@ -251,17 +255,17 @@ class MeshMapper:
                 kinds = (level_split(self.topology, size, unit),)
             # Strided groups take the same share of every piece.
             return {
-                GroupShape(pieces=tuple(piece // degrees.expert_tp for piece in pieces))
+                frozenset(
+                    {GroupShape(pieces=tuple(piece // degrees.expert_tp for piece in pieces))}
+                )
                 for pieces in kinds
             }
         cells = self._sampled(size, unit)
-        return {
-            healthy_shape(self.topology, group)
-            for cell in cells
-            for group in distinct_groups(
-                self.topology, axis_groups(cell.chips, degrees, axis)
-            ).tolist()
-        }
+        found = set()
+        for cell in cells:
+            groups = distinct_groups(self.topology, axis_groups(cell.chips, degrees, axis))
+            found.add(frozenset(healthy_shape(self.topology, group) for group in groups.tolist()))
+        return found
 
     def wounded_rates(self, degrees: Degrees) -> Rates:
         """The same with wounds and crowding taken into account, cell by cell.

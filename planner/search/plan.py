@@ -23,11 +23,12 @@ from planner.domain.degrees import Degrees
 from planner.domain.layout import Certificate
 from planner.domain.outcome import Infeasible
 from planner.domain.workload import Objective
-from planner.search.bounds import BoundTable, StepBound, best_batches, feasible
+from planner.search.batch_bounds import BoundTable, best_batches, decided_batches
+from planner.search.bounds import StepBound
 from planner.search.control import SearchControl, UnfinishedError
 from planner.search.infeasible import explain
 from planner.search.mesh import MeshMapper, strategy_rates
-from planner.search.objective import UNITS, objective_value, rented_bound
+from planner.search.objective import UNITS, objective_value
 from planner.search.request import PlanRequest
 from planner.search.solve import Solved, StrategySolver
 from planner.search.strategies import Strategies, enumerate_strategies, space_description
@@ -83,25 +84,9 @@ def bound_table(
 
 
 def _bound_chunk(request: PlanRequest, bound: StepBound) -> BoundTable:
-    n = len(bound.strategies)
     if request.batch is None and request.objective is not Objective.LATENCY:
         return best_batches(bound)
-    if request.batch is not None:
-        tokens = bound.pinned_tokens(request.batch)
-        batch = np.full(n, float(request.batch))
-    else:
-        tokens = bound.tokens(np.ones(n))
-        batch = bound.batch(np.ones(n))
-    fits, meets = feasible(bound, tokens)
-    group = np.ones(n, dtype=np.int64)
-    if request.batch is None:
-        group = (fits & meets).astype(np.int64)
-    step = bound.step_s(tokens)
-    value = bound.objective(step, batch)
-    objective = np.where(fits & meets, value, np.inf)
-    return BoundTable(
-        group=group, objective=objective, step_s=step, fits_memory=fits, meets_tpot=meets
-    )
+    return decided_batches(bound)
 
 
 class _Search:
@@ -139,8 +124,8 @@ class _Search:
         UnfinishedError
             The search has been stopped meanwhile.
         """
-        degrees, group = self.strategies.degrees(index), int(table.group[index])
-        solved = self.control.attempt(lambda: self.solver.solve(degrees, group))
+        degrees, most = self.strategies.degrees(index), int(table.most[index])
+        solved = self.control.attempt(lambda: self.solver.solve(degrees, most))
         self.solved[index] = solved
         if solved is not None and self.value(solved) < self.best_value:
             self.best, self.best_value = solved, self.value(solved)
@@ -149,17 +134,8 @@ class _Search:
     def tightened(self, index: int, table: BoundTable) -> float:
         """Proven bound of one strategy, at least its optimistic one."""
         degrees = self.strategies.degrees(index)
-        found = self.solver.bound(degrees, int(table.group[index]))
-        if found is None:
-            return float("inf")
-        batch, step_s = found
-        used = np.array([degrees.chips_used])
-        rented = float(rented_bound(self.request.topology, used)[0])
-        chips = (float(self.request.topology.num_chips), rented)
-        price = self.request.price_usd_per_hour
-        rate = self.request.setting.sequence_tokens * batch / step_s
-        value = objective_value(self.request.objective, step_s, rate, chips, price)
-        return max(float(value), float(table.objective[index]))
+        found = self.solver.bound(degrees, int(table.most[index]))
+        return float("inf") if found is None else max(found, float(table.objective[index]))
 
     def run(self, table: BoundTable) -> float:
         """Solve in order of bound; return the smallest bound that was left unsolved."""

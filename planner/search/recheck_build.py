@@ -4,7 +4,8 @@ cells       the first ones of the machine
 stages      equally many layers each, longer ones first
 experts     copies to the heaviest expert per copy, then dealt out by falling load to the
             group with the least load that has a free slot and no copy of it
-sequences   equally many everywhere; the largest number within the limits, by halving
+sequences   equally many in every replica, dealt evenly; the largest number within the limits,
+            by halving, or as many as fill groups or microbatches
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from planner.domain.degrees import Degrees
 from planner.domain.workload import Objective
 from planner.errors import DisconnectedError
 from planner.search.recheck_case import RecheckCase
-from planner.search.recheck_compare import largest
+from planner.search.recheck_compare import Sizes, largest
 from planner.search.recheck_experts import even_slots
 from planner.topology.groups import carve
 
 Split = tuple[tuple[int, ...], ...]
 
 
-def best_simple(case: RecheckCase, degrees: Degrees, group: int) -> float | None:
+def best_simple(case: RecheckCase, degrees: Degrees, most: int) -> float | None:
     """Objective of the simple layout of a strategy, None when it does not meet the limits.
 
     Parameters
     ----------
-    group : int
-        Sequences of a group that are likely the most; 0 when unknown.
+    most : int
+        Sequences of a replica that are likely the most; 0 when unknown.
     """
     frame = _frame(case, degrees)
     if frame is None:
@@ -60,16 +61,19 @@ def best_simple(case: RecheckCase, degrees: Degrees, group: int) -> float | None
 
     if case.batch is not None:
         return value(dealt_sequences(degrees, case.batch))
-    one = degrees.attn_dp * degrees.microbatches * degrees.replicas
-    first = value(dealt_sequences(degrees, one))
+    least = degrees.microbatches
+
+    def at(batch: int) -> float | None:
+        return value(dealt_sequences(degrees, batch * degrees.replicas))
+
+    first = at(least)
     if first is None or case.objective is Objective.LATENCY:
         return first
-    if group > 1:
-        most = value(dealt_sequences(degrees, one * group))
-        if most is not None:
-            return most
-    found = largest(lambda tried: value(dealt_sequences(degrees, one * tried)) is not None)
-    return value(dealt_sequences(degrees, one * found))
+    if most < least or at(most) is None:
+        most = largest(lambda tried: at(tried) is not None, least) or least
+    sizes = Sizes(microbatches=degrees.microbatches, groups=degrees.attn_dp)
+    found = (at(batch) for batch in sizes.best(most))
+    return min(own for own in found if own is not None)
 
 
 def _meets(case: RecheckCase, found: Prediction) -> bool:

@@ -32,8 +32,8 @@ class RecheckCase:
         What the certificate says that nothing is better than.
     stated_count : int
         Strategies that the certificate counts.
-    contexts : frozenset of int
-        Values of ``cp`` that the certificate lists.
+    contexts, sharing : frozenset of int
+        Values of ``cp`` that the certificate lists, and of ``attn_tp`` with more than one.
     named : tuple of Degrees
         The layout's own strategy and those of the runners-up.
     """
@@ -50,6 +50,7 @@ class RecheckCase:
     stated_bound: float
     stated_count: int
     contexts: frozenset[int]
+    sharing: frozenset[int]
     named: tuple[Degrees, ...]
 
     def value(self, step_s: float, tokens_per_s: float, chips_rented: float) -> float:

@@ -10,7 +10,7 @@ links     on a wounded machine every cell as it really is; a layout of n cells i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from planner.cost.block import RoutedLoad
 from planner.cost.evaluate import Microbatch
@@ -21,12 +21,14 @@ from planner.cost.routing import moe_layer_indices
 from planner.cost.step import RoutedOf
 from planner.domain.work import Real
 from planner.errors import DisconnectedError
-from planner.search.recheck_compare import Comparison, Held, Strategy, largest
+from planner.search.recheck_compare import Comparison, Held, Sizes, Strategy, largest
 from planner.search.recheck_experts import hottest_floor, touched_floor
 from planner.search.recheck_floor import as_split, chosen_chances
 from planner.topology.groups import carve, group_shape
 
 _HALVINGS = 60
+_MOST_RANGES = 64
+_ROUNDING = 1e-12
 
 
 class Refinement:
@@ -41,26 +43,24 @@ class Refinement:
         """Sharper floor of the objective; infinite when no batch meets the limits."""
         comparison, split, row = self.comparison, strategy.split, strategy.row
         links = self.links(strategy)
-        late = comparison.late
 
-        def step(held: Held) -> float | None:
-            return self.step_s(strategy, links, held)
+        def step(batch: int, room: int | None = None) -> float | None:
+            """Floor of the step, None beyond the limits; ``room`` sequences count in memory."""
+            held = comparison.held(split, row, batch if room is None else room)
+            microbatch = comparison.held(split, row, batch)[1]
+            seconds = self.step_s(strategy, links, (held, microbatch))
+            return None if seconds is None or comparison.late(seconds) else seconds
 
-        if comparison.pinned(split, row) is not None:
+        if comparison.pinned(row) is not None:
             return comparison.pinned_value(split, row, step)
-
-        def works(tried: int) -> bool:
-            seconds = step(comparison.held(split, row, tried))
-            return seconds is not None and not late(seconds)
-
-        group = strategy.group
-        if not works(group):
-            if not works(1):
+        sizes = Sizes(microbatches=row[1], groups=split.attn_dp)
+        most = strategy.most
+        if step(most) is None:
+            reached = largest(lambda batch: step(batch) is not None, sizes.microbatches)
+            if reached is None:
                 return math.inf
-            group = largest(works)
-        seconds = step(comparison.held(split, row, group))
-        assert seconds is not None
-        return comparison.value(split, row, float(group), seconds)
+            most = reached
+        return comparison.value(split, row, most_rate(step, sizes, most), 1.0)
 
     def links(self, strategy: Strategy) -> FabricRates:
         """Price floors of the strategy's collectives."""
@@ -90,10 +90,18 @@ class Refinement:
                 rates[axis, op] = merge_rates(own, needed)
         return rates
 
-    def step_s(self, strategy: Strategy, links: FabricRates, held: Held) -> float | None:
-        """Floor of the step, or None when no cut of the layers leaves room in memory."""
+    def step_s(
+        self, strategy: Strategy, links: FabricRates, load: tuple[Held, Microbatch]
+    ) -> float | None:
+        """Floor of the step, or None when no cut of the layers leaves room in memory.
+
+        Parameters
+        ----------
+        load : (Held, Microbatch)
+            What memory must hold, and the microbatch whose step counts.
+        """
         split, (pp, microbatches, _) = strategy.split, strategy.row
-        cached, microbatch = held
+        (cached, kept), microbatch = load
         seconds, hottest = self.layer_floors(strategy, links, microbatch)
         slots = float(-(-strategy.num_slots // split.ep))
         of_group = self.floors.layer_bytes(split, slots, cached)
@@ -103,7 +111,7 @@ class Refinement:
                 held_bytes[layer] = own
         tables = self.floors.table_bytes(split, pp, slots, cached)
         own_split = as_split(split)
-        tokens = microbatch.tokens(self.floors.setting, own_split)
+        tokens = kept.tokens(self.floors.setting, own_split)
         active = float(activation_bytes(self.floors.setting, own_split, tokens, hottest))
         free = (budget_bytes(self.floors.setting) - active) * (1 + 1e-12)
         slowest = slowest_stage(seconds, _with_tables(held_bytes, tables), free, pp)
@@ -156,6 +164,40 @@ class Refinement:
             )
 
         return load
+
+
+def most_rate(step: Callable[[int, int], float | None], sizes: Sizes, most: int) -> float:
+    """No batch up to ``most`` has more sequences per second.
+
+    Smaller batches leave room for stages that may be faster: the batches of a range are no
+    better than its largest ones in the stages that its smallest one leaves room for. Ranges
+    that may hold a better batch than was seen are halved, a few times.
+
+    Parameters
+    ----------
+    step : callable
+        Seconds of a batch, with memory as if it were another one.
+    """
+
+    def rate(batch: int, room: int) -> float:
+        seconds = step(batch, min(room, batch))
+        return 0.0 if seconds is None else batch / seconds
+
+    def within(low: int, high: int) -> float:
+        return max(rate(batch, low) for batch in sizes.best(high))
+
+    best = max(rate(batch, batch) for batch in sizes.best(most))
+    ranges = [(sizes.microbatches, most)]
+    for _ in range(_MOST_RANGES):
+        if not ranges:
+            return best
+        low, high = ranges.pop()
+        if within(low, high) <= best * (1 + _ROUNDING):
+            continue
+        middle = (low + high) // 2
+        best = max(best, *(rate(batch, batch) for batch in sizes.best(middle)))
+        ranges += [(low, middle), (middle + 1, high)]
+    return max([best, *(within(*part) for part in ranges)])
 
 
 def _with_tables(values: list[float], tables: tuple[float, float]) -> list[float]:

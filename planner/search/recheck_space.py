@@ -4,8 +4,9 @@ Sets, with ``S`` chips in a stage, ``D`` the largest scale-up domain, ``E`` expe
 
     S            1 .. D, and n pieces of ceil(D / 2) .. D chips over n >= 2 domains
     attn_tp      divides S, at most the heads of any layer
-    cp           divides S / attn_tp, of the values that the certificate lists; attn_dp =
-                 S / (attn_tp cp), which is 1 for a model without experts
+    cp           divides S / attn_tp, of the values that the certificate lists, 1 where it does
+                 not list attn_tp; attn_dp = S / (attn_tp cp), which is 1 for a model without
+                 experts
     ep           divides S; expert_tp = S / ep, at most 16
     num_slots    E, or every group filled with ceil(E / ep) + 0 .. 3 copies, at most E ep
     cells        stages that the machine holds when runs of lcm(attn_tp, expert_tp) ranks
@@ -15,19 +16,20 @@ Sets, with ``S`` chips in a stage, ``D`` the largest scale-up domain, ``E`` expe
                  and an objective other than latency: with q = floor(layers / ceil(layers /
                  pp)), q and every pp / 8 from there below pp, powers of two up to q, and
                  pp, pp + 1, 2 pp
-    replicas     cells / pp; every smaller number too where cost with a pinned batch, or a
-                 limit on replicas or on attn_dp replicas asks for it
+    replicas     cells / pp, at most a pinned batch / microbatches; every smaller number too
+                 where cost with a pinned batch, or a limit on replicas or on attn_dp replicas
+                 asks for it
 
     overlap      nothing hidden, and as much as is allowed and communicates at all; one mode
                  where the time model hides everything
     draft        0, and up to 3 where the acceptance of drafts is known
 
-less what the user's limits exclude, and what leaves a microbatch without a sequence. A batch
-that is not pinned gives every group the same number of sequences.
+less what the user's limits exclude, and what leaves a microbatch without a sequence. A pinned
+batch is dealt to replicas evenly; a free one is any number of each, dealt evenly within.
 
 This module shares no code with the search, on purpose: when the two disagree about the
-space, the number of strategies that the certificate counted differs. Where ``cp`` may be more
-than 1 the search leaves out what it sees no use for, so that the count may be less there.
+space, the number of strategies that the certificate counted differs. Which contexts are worth
+sharing is taken from the certificate.
 """
 
 from __future__ import annotations
@@ -81,8 +83,8 @@ class Space:
     limits : mapping
         Values that the user allows, by the name of the option: tp, pp, ep, dp, expert_tp,
         slots, microbatches, replicas, cp, overlap, draft. Names that are absent are free.
-    contexts : frozenset of int
-        Values of ``cp`` that the certificate lists.
+    contexts, sharing : frozenset of int
+        Values of ``cp`` that the certificate lists, and of ``attn_tp`` with more than one.
     hides_all : bool
         Whether the time model hides all communication.
     drafts : bool
@@ -95,6 +97,7 @@ class Space:
     limits: Limits
     batch: int | None
     contexts: frozenset[int] = frozenset({1})
+    sharing: frozenset[int] = frozenset()
     hides_all: bool = False
     drafts: bool = False
     _rows: dict[int, tuple[Row, ...]] = field(default_factory=dict)
@@ -148,6 +151,8 @@ class Space:
         attn_tp, groups = attention
         for cp in sorted(self.contexts):
             if groups % cp or not self.allows("cp", cp):
+                continue
+            if cp > 1 and attn_tp not in self.sharing:
                 continue
             if not self.num_experts and groups // cp > 1:
                 continue
@@ -211,9 +216,6 @@ class Space:
         if split.cells not in self._rows:
             self._rows[split.cells] = tuple(self._pipelines(split.cells))
         rows = self._rows[split.cells]
-        batch = self.batch
-        if batch is not None:
-            rows = tuple(row for row in rows if row[1] * row[2] <= batch)
         if "dp" in self.limits:
             rows = tuple(row for row in rows if self.allows("dp", split.attn_dp * row[2]))
         return rows
@@ -224,11 +226,12 @@ class Space:
         for pp in range(1, min(cells, len(self.model.layers), MOST_STAGES) + 1):
             if not self.allows("pp", pp):
                 continue
-            most = cells // pp
-            counts = range(1, most + 1) if fewer else range(most, most + 1)
             for microbatches in self._microbatches(pp):
-                for replicas in counts:
-                    if self.allows("replicas", replicas):
+                most = cells // pp
+                if self.batch is not None:
+                    most = min(most, self.batch // microbatches)
+                for replicas in range(1 if fewer else most, most + 1):
+                    if replicas and self.allows("replicas", replicas):
                         yield pp, microbatches, replicas
 
     def _microbatches(self, pp: int) -> list[int]:

@@ -4,44 +4,31 @@ Given degrees, the open decisions are
 
 slots      expert copies on expert-parallel groups, per MoE layer (``experts``)
 cells      chips of every stage (``mesh``)
-ends       layers to stages, under the memory of a chip (``stages``)
-sequences  how many sequences every attention group decodes (``batches``)
+ends       layers to stages, under the memory of a chip (``cuts``)
+sequences  how many sequences every replica decodes (``best_batch``), dealt evenly to its
+           microbatches and attention groups
 
 Slots and cells do not depend on the batch, so they are decided first; stages are cut anew
-for every batch that the bisection tries. :meth:`StrategySolver.bound` runs the same steps
-with what no slots and no cells can beat, which proves how good the strategy could still be.
+for every batch that is tried. :meth:`StrategySolver.bound` runs the same steps with what no
+slots and no cells can beat, which proves how good the strategy could still be.
+
+Replicas may differ in their links. All have the stages of one of them; a free batch is then
+chosen for each. A pinned batch is dealt evenly, or by speed where that is better.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 
 from planner.cost.block import RoutedLoad
-from planner.cost.evaluate import (
-    ReplicaLoad,
-    Routing,
-    cached_sequences,
-    degrees_split,
-    evaluate,
-    fullest_microbatch,
-    on_machine,
-    replica_times,
-    staged,
-)
+from planner.cost.evaluate import Routing, evaluate, on_machine
 from planner.cost.fabric import replica_rates
-from planner.cost.memory import (
-    activation_bytes,
-    budget_bytes,
-    cache_bytes,
-    draft_bytes,
-    layer_bytes,
-    table_bytes,
-)
-from planner.cost.price import FabricRates, merge_rates
+from planner.cost.price import FabricRates, LinkRate, merge_rates
 from planner.cost.routing import moe_layer_indices, moe_shape, routed_load, touched_bound
-from planner.cost.step import layer_groups
 from planner.domain.assignment import Assignment, SlotMap
 from planner.domain.cost import Prediction
 from planner.domain.curves import Op
@@ -49,10 +36,14 @@ from planner.domain.degrees import Degrees
 from planner.domain.workload import Objective
 from planner.errors import DisconnectedError
 from planner.search.batches import split_evenly
+from planner.search.best_batch import BatchRange, BestBatch, best_batch
+from planner.search.cuts import Cut, Cutter, ReplicaCase
 from planner.search.experts import ExpertPlacement, place_experts
 from planner.search.mesh import Cells, MeshMapper
+from planner.search.objective import objective_value, rented_bound
 from planner.search.request import PlanRequest
-from planner.search.stages import Ends, StageCosts, cut_stages
+from planner.search.stages import Ends
+from planner.topology.groups import max_cells
 
 Sequences = tuple[tuple[tuple[int, ...], ...], ...]
 
@@ -65,44 +56,54 @@ class Solved:
     prediction: Prediction
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Case:
-    """What :meth:`StrategySolver.cut` needs beside a batch: degrees, routing, link prices."""
+def replica_sequences(degrees: Degrees, batch: int) -> tuple[tuple[int, ...], ...]:
+    """Deal ``batch`` sequences so that no count of a kind differs by more than one.
 
-    degrees: Degrees
-    routing: Routing
-    fabric: FabricRates
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Cut:
-    """Stages for one batch, and the step they give."""
-
-    batch: int
-    sequences: Sequences
-    ends: Ends
-    step_s: float
-
-
-def even_sequences(degrees: Degrees, batch: int) -> Sequences:
-    """Spread ``batch`` sequences so that no count of a kind differs by more than one.
-
-    Replicas first, then attention groups (what they keep cached), then microbatches; the
-    remainders rotate over microbatches, so that their totals differ by at most one.
+    Attention groups first (what they keep cached), then microbatches; the remainders rotate
+    over microbatches, so that their totals differ by at most one.
     """
-    replicas = []
-    for share in split_evenly(batch, degrees.replicas):
-        columns = []
-        carried = 0
-        for cached in split_evenly(share, degrees.attn_dp):
-            base, extra = divmod(cached, degrees.microbatches)
-            column = [base] * degrees.microbatches
-            for offset in range(extra):
-                column[(carried + offset) % degrees.microbatches] += 1
-            carried += extra
-            columns.append(column)
-        replicas.append(tuple(zip(*columns, strict=True)))
-    return tuple(replicas)
+    columns = []
+    carried = 0
+    for cached in split_evenly(batch, degrees.attn_dp):
+        base, extra = divmod(cached, degrees.microbatches)
+        column = [base] * degrees.microbatches
+        for offset in range(extra):
+            column[(carried + offset) % degrees.microbatches] += 1
+        carried += extra
+        columns.append(column)
+    return tuple(zip(*columns, strict=True))
+
+
+def dealt(degrees: Degrees, replicas: tuple[int, ...]) -> Sequences:
+    """Sequences of every group of every microbatch, given those of the replicas."""
+    tables = {batch: replica_sequences(degrees, batch) for batch in set(replicas)}
+    return tuple(tables[batch] for batch in replicas)
+
+
+def sum_over_replicas(
+    replicas: int,
+    case: Callable[[int], ReplicaCase],
+    rate: Callable[[ReplicaCase], float | None],
+) -> float | None:
+    """Sum of ``rate(case(j))`` over ``j = 1 .. replicas``, where links never get faster with ``j``.
+
+    Runs of equal links are found by halving. None where the last one has no rate.
+    """
+    slowest = rate(case(replicas))
+    if slowest is None:
+        return None
+    total = 0.0
+    runs = [(1, replicas)]
+    while runs:
+        first, last = runs.pop()
+        if case(first).fabric == case(replicas).fabric:
+            total += (last - first + 1) * slowest
+        elif case(first).fabric == case(last).fabric:
+            total += (last - first + 1) * (rate(case(first)) or 0.0)
+        else:
+            middle = (first + last) // 2
+            runs += [(first, middle), (middle + 1, last)]
+    return total
 
 
 class StrategySolver:
@@ -112,9 +113,15 @@ class StrategySolver:
         self.request = request
         self.setting = on_machine(request.setting, request.topology)
         self.mapper = mapper
+        self.cutter = Cutter(request)
         self._maps: dict[tuple[int, int], tuple[SlotMap, ...]] = {}
         self._hot_bounds: dict[tuple[int, int], list[float]] = {}
         self._fabrics: dict[tuple[Degrees, Cells], FabricRates] = {}
+
+    @property
+    def _rates_add_up(self) -> bool:
+        """Whether the objective is made of the replicas' rates, not of the slowest step."""
+        return self.request.objective is not Objective.LATENCY
 
     def slot_maps(self, degrees: Degrees) -> tuple[SlotMap, ...]:
         """Expert copies of every MoE layer; equal maps are listed once."""
@@ -148,13 +155,13 @@ class StrategySolver:
             }
         return self._fabrics[key]
 
-    def solve(self, degrees: Degrees, most_per_group: int) -> Solved | None:
+    def solve(self, degrees: Degrees, most: int) -> Solved | None:
         """Best assignment of one strategy, or None when no batch meets the limits.
 
         Parameters
         ----------
-        most_per_group : int
-            Proven upper bound on sequences per attention group and microbatch.
+        most : int
+            Proven upper bound on the sequences of a replica.
         """
         cells = self.mapper.assign(degrees)
         if cells is None:
@@ -166,37 +173,129 @@ class StrategySolver:
         request = self.request
         maps = self.slot_maps(degrees)
         model = request.setting.model
-        case = _Case(
+        case = ReplicaCase(
             degrees=degrees,
             routing=lambda tokens: routed_load(maps, request.loads, model, tokens),
             fabric=fabric,
         )
-        cut = self._best_cut(case, most_per_group)
-        if cut is None:
+        found = self._decided(case, most)
+        if found is None:
             return None
+        ends, replicas = found
         assignment = Assignment(
             degrees=degrees,
-            stage_ends=cut.ends,
+            stage_ends=ends,
             cells=cells,
             slot_maps=maps,
-            sequences=cut.sequences,
+            sequences=dealt(degrees, replicas),
         )
         prediction = evaluate(
             request.setting, request.topology, assignment, request.loads, request.price_usd_per_hour
         )
         return Solved(assignment=assignment, prediction=prediction)
 
-    def bound(self, degrees: Degrees, most_per_group: int) -> tuple[int, float] | None:
-        """Batch and step that no assignment of the strategy beats; None when proven infeasible.
+    def _decided(self, case: ReplicaCase, most: int) -> tuple[Ends, tuple[int, ...]] | None:
+        """Stages, and sequences of every replica."""
+        degrees = case.degrees
+        if self.request.batch is not None:
+            replicas = split_evenly(self.request.batch, degrees.replicas)
+            cut = self._pinned_cut(case, replicas)
+            return None if cut is None else (cut.ends, replicas)
+        found = self._free_batch(case, most)
+        return None if found is None else (found.cut.ends, (found.cut.batch,) * degrees.replicas)
+
+    def _pinned_cut(self, case: ReplicaCase, replicas: tuple[int, ...]) -> Cut | None:
+        """Stages for replicas of two sizes: those of the one or the other."""
+        first = self.cutter.cut(case, replicas[0])
+        if first is None or len(set(replicas)) == 1 or not self._rates_add_up:
+            return first
+        best, best_rate = first, 0.0
+        for own in (first, self.cutter.cut(case, replicas[-1])):
+            cuts = [own and self.cutter.priced(case, batch, own.ends) for batch in set(replicas)]
+            parts = {cut.batch: cut for cut in cuts if cut is not None}
+            if len(parts) == len(set(replicas)):
+                rate = sum(parts[batch].rate for batch in replicas)
+                if rate > best_rate:
+                    best, best_rate = parts[replicas[0]], rate
+        return best
+
+    def _free_batch(self, case: ReplicaCase, most: int) -> BestBatch | None:
+        """The best batch of one replica: the smallest one for latency."""
+        degrees = case.degrees
+        if not self._rates_add_up:
+            cut = self.cutter.cut(case, degrees.microbatches)
+            return None if cut is None else BestBatch(cut=cut, rate_bound=cut.rate)
+        batches = BatchRange(
+            microbatch=degrees.microbatches,
+            full=degrees.microbatches * degrees.attn_dp,
+            most=most,
+        )
+        return best_batch(cache(partial(self.cutter.cut, case)), batches, degrees.pp > 1)
+
+    def bound(self, degrees: Degrees, most: int) -> float | None:
+        """Objective that no assignment of the strategy beats; None when proven infeasible.
 
         Slots receive the proven lower bound of the hottest share and of the touched
-        copies, links the best cell of the machine; stages are cut exactly.
+        copies, links the best cells of the machine; stages are cut exactly.
         """
-        rates = dict(self.mapper.wounded_rates(degrees))
-        rates["pp", Op.SEND_RECV] = self.mapper.optimistic_hop(degrees.stage_chips)
-        case = _Case(degrees=degrees, routing=self._optimistic_routing(degrees), fabric=rates)
-        cut = self._best_cut(case, most_per_group)
-        return None if cut is None else (cut.batch, cut.step_s)
+        found = self._bound_rates(degrees, most)
+        if found is None:
+            return None
+        step_s, sequences_per_s = found
+        tokens_per_s = self.setting.sequence_tokens * sequences_per_s
+        topology = self.request.topology
+        rented = float(rented_bound(topology, np.array([degrees.chips_used]))[0])
+        chips = (float(topology.num_chips), rented)
+        price = self.request.price_usd_per_hour
+        return float(objective_value(self.request.objective, step_s, tokens_per_s, chips, price))
+
+    def _bound_rates(self, degrees: Degrees, most: int) -> tuple[float, float] | None:
+        """Least step of the slowest replica, and most sequences per second of all."""
+        routing = self._optimistic_routing(degrees)
+
+        @cache
+        def case(fastest: int) -> ReplicaCase:
+            """The slowest of so many replicas, on cells chosen for them alone."""
+            rates = dict(self.mapper.wounded_rates(replace(degrees, replicas=fastest)))
+            rates["pp", Op.SEND_RECV] = self._fastest_hop(degrees)
+            return ReplicaCase(degrees=degrees, routing=routing, fabric=rates)
+
+        batch, replicas = self.request.batch, degrees.replicas
+        if batch is None and self._rates_add_up:
+
+            def rate(own: ReplicaCase) -> float | None:
+                found = self._free_batch(own, most)
+                return None if found is None else found.rate_bound
+
+            total = sum_over_replicas(replicas, case, rate)
+            return None if total is None else (1.0, total)
+        sizes: tuple[int, ...] = (degrees.microbatches,)
+        if batch is not None:
+            sizes = split_evenly(batch, replicas)
+        # Whoever is the slowest may have the fewest sequences.
+        cuts = (self.cutter.cut(case(1), sizes[0]), self.cutter.cut(case(replicas), sizes[-1]))
+        if None in cuts:
+            return None
+        step_s = max(cut.step_s for cut in cuts if cut is not None)
+        if batch is None or not self._rates_add_up:
+            return step_s, 1.0
+
+        def fullest(own: ReplicaCase) -> float:
+            found = (self.cutter.cut(own, size) for size in set(sizes))
+            return max((cut.rate for cut in found if cut is not None), default=0.0)
+
+        if case(1).fabric != case(replicas).fabric:
+            return step_s, sum_over_replicas(replicas, case, fullest) or 0.0
+        rates = {cut.batch: cut.rate for cut in cuts if cut is not None}
+        return step_s, sum(rates[size] for size in sizes)
+
+    def _fastest_hop(self, degrees: Degrees) -> LinkRate:
+        """The slowest hop of a replica at best: stages that are whole fill domain by domain."""
+        size, topology = degrees.stage_chips, self.request.topology
+        unit = self.mapper.unit(degrees.attn_tp, degrees.expert_tp) or 1
+        need = degrees.pp * degrees.replicas
+        whole = size <= topology.largest_open and max_cells(topology, size, unit) >= need
+        return self.mapper.optimistic_hop(size, max(2, degrees.pp) if whole else 2)
 
     def _optimistic_routing(self, degrees: Degrees) -> Routing:
         model = self.request.setting.model
@@ -216,81 +315,3 @@ class StrategySolver:
             }
 
         return routing
-
-    def _best_cut(self, case: _Case, most_per_group: int) -> _Cut | None:
-        """Cut for the best batch: the pinned one, the smallest, or the largest that fits."""
-        degrees = case.degrees
-        if self.request.batch is not None:
-            return self.cut(case, self.request.batch)
-        per_group = degrees.attn_dp * degrees.microbatches * degrees.replicas
-        if self.request.objective is Objective.LATENCY:
-            return self.cut(case, per_group)
-        low, high, probe = 0, most_per_group + 1, most_per_group
-        best: _Cut | None = None
-        while high - low > 1:
-            tried = self.cut(case, probe * per_group)
-            if tried is None:
-                high = probe
-            else:
-                low, best = probe, tried
-            probe = (low + high) // 2
-        return best
-
-    def cut(self, case: _Case, batch: int) -> _Cut | None:
-        """Cut stages for ``batch`` sequences; None when memory or the limit on the step fails."""
-        request, degrees = self.request, case.degrees
-        setting = self.setting
-        sequences = even_sequences(degrees, batch)
-        load = ReplicaLoad(microbatch=fullest_microbatch(sequences[0]), routing=case.routing)
-        whole = Assignment(
-            degrees=degrees,
-            stage_ends=(len(setting.model.layers),),
-            cells=(),
-            slot_maps=(),
-            sequences=sequences,
-        )
-        costs = self._stage_costs(case, sequences, load)
-        if costs is None:
-            return None
-        times = replica_times(setting, whole, load, case.fabric)
-        tables = (times.embedding_s, times.head_s + times.draft_s)
-        ends = cut_stages(replace(costs, layer_s=times.layer_s, table_s=tables), degrees.pp)
-        if ends is None:
-            return None
-        final = staged(setting, replace(whole, stage_ends=ends), times)
-        if request.step_limit_s is not None and final.step_s > request.step_limit_s:
-            return None
-        return _Cut(batch=batch, sequences=sequences, ends=ends, step_s=final.step_s)
-
-    def _stage_costs(
-        self, case: _Case, sequences: Sequences, load: ReplicaLoad
-    ) -> StageCosts | None:
-        """Bytes of every layer on the fullest chip, and what is left for a stage."""
-        degrees, setting = case.degrees, self.setting
-        split = degrees_split(degrees)
-        slots = -(-degrees.num_slots // degrees.ep)
-        cached = float(cached_sequences(sequences[0]))
-        layer_b = np.zeros(len(setting.model.layers))
-        for group in layer_groups(setting.model):
-            own = layer_bytes(setting, group, split)
-            moe = slots if group.is_moe else 0
-            kept = cache_bytes(setting, group, split, cached)
-            layer_b[list(group.indices)] = own.fixed + own.per_slot * moe + kept
-        tokens = load.microbatch.tokens(setting, split)
-        routed = case.routing(float(tokens.stage))
-        first, last = table_bytes(setting, split, float(degrees.pp))
-        if degrees.draft:
-            drafting = draft_bytes(setting, split, (float(slots), cached))
-            last = last + drafting[0] + drafting[1]
-        hot = max((float(load.hot_share) for load in routed.values()), default=0.0)
-        active = float(activation_bytes(setting, split, tokens, hot))
-        free = budget_bytes(setting) - active
-        if free <= 0:
-            return None
-        return StageCosts(
-            layer_s=layer_b,
-            layer_bytes=layer_b,
-            table_s=(0.0, 0.0),
-            table_bytes=(float(first), float(last)),
-            capacity_bytes=free,
-        )

@@ -13,10 +13,9 @@ stage size ``S`` (chips of one stage) : every size up to a scale-up domain, and 
     to ``MAX_EXTRA_SLOTS`` above the least
 ``microbatches`` : 1 to ``pp + 1``, and ``2 pp``; thinned for long pipelines
     (:func:`microbatch_counts`)
-``replicas`` : as many as fit; also every smaller number when cost is the objective and the
-    batch is fixed, since fewer nodes may then be rented
-``overlap`` : nothing, or everything that communicates (:func:`overlap_modes`); nothing where
-    the contexts of decode are shared
+``replicas`` : as many as fit and as a pinned batch has sequences for; also every smaller number
+    when cost is the objective and the batch is fixed, since fewer nodes may then be rented
+``overlap`` : nothing, or everything that communicates (:func:`overlap_modes`)
 ``draft`` : 0, and up to ``MAX_DRAFT`` where the acceptance of drafts is known
 """
 
@@ -64,8 +63,9 @@ MAX_STAGES = 64
 MAX_EXPERT_TP = 16
 MAX_DRAFT = 3
 ALL_MICROBATCHES = 8
-# Where a rank holds fewer sequences, fractions of a sequence are worth sharing its context.
-FEW_SEQUENCES = 8
+# Where a rank holds fewer sequences, fractions of a sequence are worth sharing its context: of
+# more, a fraction is less than the gap that is proven if none is asked for.
+FEW_SEQUENCES = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,8 +163,13 @@ def shares_contexts(request: PlanRequest, attn_tp: int) -> bool:
       sequences. What ``FEW_SEQUENCES`` leaves out are such roundings.
 
     Prompts are shared to be computed sooner, all their layers: that may always pay.
+
+    Without experts data parallelism is replicas. These use as many chips, as long as the ranks
+    of tensor parallelism stay within a domain; larger ones take domains of their own.
     """
     if request.setting.is_prefill:
+        return True
+    if moe_shape(request.setting.model) is None and attn_tp > request.topology.largest_open:
         return True
     setting = on_machine(request.setting, request.topology)
     split = Split(attn_tp=float(attn_tp), attn_dp=1.0, ep=1.0, expert_tp=1.0)
@@ -267,19 +272,21 @@ def _pipeline_choices(request: PlanRequest, cells: int) -> Iterator[tuple[int, i
     limits = request.limits
     num_layers = len(request.setting.model.layers)
     fewer = request.objective is Objective.COST and request.batch is not None
+    # A strategy that pins dp may need fewer replicas than fit.
+    fewer = fewer or limits.replicas is not None or limits.dp is not None
     for pp in range(1, min(cells, num_layers, MAX_STAGES) + 1):
         if not permits(limits.pp, pp):
             continue
-        most = cells // pp
-        counts = range(1, most + 1) if fewer or limits.replicas else (most,)
-        # A strategy that pins dp may need fewer replicas than fit.
-        counts = range(1, most + 1) if limits.dp else counts
         chosen = limits.microbatches
         if chosen is None:
             pinned = request.batch is not None or request.objective is Objective.LATENCY
             chosen = microbatch_counts(num_layers, pp, every=pinned)
         for microbatches in sorted(chosen):
-            for replicas in counts:
+            most = cells // pp
+            if request.batch is not None:
+                # Every microbatch of every replica must hold at least one sequence.
+                most = min(most, request.batch // microbatches)
+            for replicas in range(1 if fewer else max(most, 1), most + 1):
                 if permits(limits.replicas, replicas):
                     yield pp, microbatches, replicas
 
@@ -292,7 +299,8 @@ def _splits(request: PlanRequest) -> dict[int, list[tuple[int, ...]]]:
     dense = not any(isinstance(layer.ffn, MoeFfn) for layer in request.setting.model.layers)
     heads = max_attn_tp(request.setting.model)
     largest = request.topology.largest_open
-    drafts, new_tokens = draft_lengths(request), request.setting.new_tokens
+    drafts = draft_lengths(request)
+    most_halved = request.setting.new_tokens or math.inf
     shares: dict[int, bool] = {}
     cells: dict[tuple[int, int], int] = {}
     modes = {axes: overlap_modes(request, axes) for axes in OverlapMode}
@@ -321,8 +329,8 @@ def _splits(request: PlanRequest) -> dict[int, list[tuple[int, ...]]]:
                     if not dense and attn_dp * cp > 1:
                         axes = OverlapMode(axes | OverlapMode.EP)
                     for mode in modes[axes]:
-                        # Halves of a rank's fraction of a token would make steps jump.
-                        if cp == 1 or mode is OverlapMode.NONE or cp < new_tokens:
+                        # Halves of a rank's fraction of a prompt's token would make steps jump.
+                        if cp == 1 or mode is OverlapMode.NONE or cp < most_halved:
                             rows += [(*given, int(mode), draft) for draft in drafts]
     return found
 
@@ -351,26 +359,27 @@ def enumerate_strategies(request: PlanRequest) -> Strategies:
     dp = request.limits.dp
     if dp is not None:
         found = found.select(np.isin(found.attn_dp * found.replicas, sorted(dp)))
-    if request.batch is not None:
-        # Every microbatch of every replica must hold at least one sequence.
-        found = found.select(found.microbatches * found.replicas <= request.batch)
     return found
 
 
 def space_description(strategies: Strategies) -> dict[str, str]:
-    """Values that each degree takes in the space, for the certificate."""
+    """Values that each degree takes in the space, for the certificate.
+
+    Contexts are shared under some values of ``attn_tp`` alone: those are named too.
+    """
     found = {
         f.name: _ranges(np.unique(getattr(strategies, f.name)).tolist()) for f in fields(Strategies)
     }
     modes = [OverlapMode(mode).label for mode in np.unique(strategies.overlap).tolist()]
-    return {**found, "overlap": " | ".join(modes)}
+    sharing = np.unique(strategies.attn_tp[strategies.cp > 1]).tolist()
+    return {**found, "overlap": " | ".join(modes), "attn_tp with cp": _ranges(sharing)}
 
 
 def _ranges(values: list[int]) -> str:
     """Write ascending values as ``1..8,12,16``."""
     parts: list[str] = []
     start = 0
-    for position in range(1, len(values) + 1):
+    for position in range(1, len(values) + bool(values)):
         ends_run = position == len(values) or values[position] != values[position - 1] + 1
         if not ends_run:
             continue

@@ -13,19 +13,20 @@ import pytest
 from oracle_brute import TooManyError, problem_of
 from oracle_tiny import tiny
 
+import planner.search.batch_bounds
 import planner.search.bounds
-import planner.search.plan
+import planner.search.cuts
 import planner.search.solve
 import planner.search.validate as specification
 from planner import Infeasible, ModelBugError, Question, api
 from planner.domain.assignment import Assignment, SlotMap
 from planner.domain.degrees import Degrees
 from planner.domain.workload import Objective
+from planner.search.cuts import Cutter
 from planner.search.mesh import MeshMapper
-from planner.search.solve import StrategySolver
 from planner.search.validate import Limits, limit_violations, structure_violations
 
-MOST = 60
+MOST = 200
 MIXTRAL = {
     "model_type": "mixtral",
     "architectures": ["MixtralForCausalLM"],
@@ -165,8 +166,8 @@ def drop_last_layer(costs, num_stages):
     return None if ends is None else (*ends[:-1], ends[-1] - 1)
 
 
-REAL_CUT = planner.search.solve.cut_stages
-REAL_SEQUENCES = planner.search.solve.even_sequences
+REAL_CUT = planner.search.cuts.cut_stages
+REAL_SEQUENCES = planner.search.solve.replica_sequences
 REAL_PLACE = planner.search.solve.place_experts
 REAL_ASSIGN = MeshMapper.assign
 
@@ -195,7 +196,7 @@ def first_cells(self, degrees):
 @pytest.mark.parametrize(
     ("target", "name", "instead", "message"),
     [
-        (planner.search.solve, "even_sequences", lambda d, b: REAL_SEQUENCES(d, b - 1), "batch"),
+        (planner.search.solve, "replica_sequences", lambda d, b: REAL_SEQUENCES(d, b - 1), "batch"),
         (planner.search.solve, "place_experts", doubled, "have no copy"),
         (MeshMapper, "assign", first_cells, "times"),
     ],
@@ -213,35 +214,35 @@ def test_each_constraint_of_the_search_is_needed(
 
 
 def test_layers_in_stages_is_needed(asked, monkeypatch):
-    monkeypatch.setattr(planner.search.solve, "cut_stages", drop_last_layer)
+    monkeypatch.setattr(planner.search.cuts, "cut_stages", drop_last_layer)
     with pytest.raises((ModelBugError, ValueError, AssertionError, IndexError)):
         api.plan(asked)
 
 
 def without_memory(monkeypatch):
     """The search without any limit on memory."""
-    monkeypatch.setattr(planner.search.solve, "budget_bytes", lambda setting: 1e30)
+    monkeypatch.setattr(planner.search.cuts, "budget_bytes", lambda setting: 1e30)
     monkeypatch.setattr(planner.search.bounds, "budget_bytes", lambda setting: 1e30)
 
 
 def without_tpot(monkeypatch):
     """The search without any limit on the step."""
-    real_cut, real_feasible = StrategySolver.cut, planner.search.bounds.feasible
+    real_within, real_feasible = Cutter._within, planner.search.bounds.feasible
 
-    def cut(self, case, batch):
+    def within(self, case, chosen, times):
         kept, self.request = self.request, replace(self.request, step_limit_s=None)
         try:
-            return real_cut(self, case, batch)
+            return real_within(self, case, chosen, times)
         finally:
             self.request = kept
 
-    def feasible(bound, tokens):
-        fits, _ = real_feasible(bound, tokens)
+    def feasible(bound, probe):
+        fits, _ = real_feasible(bound, probe)
         return fits, np.ones_like(fits)
 
-    monkeypatch.setattr(StrategySolver, "cut", cut)
+    monkeypatch.setattr(Cutter, "_within", within)
     monkeypatch.setattr(planner.search.bounds, "feasible", feasible)
-    monkeypatch.setattr(planner.search.plan, "feasible", feasible)
+    monkeypatch.setattr(planner.search.batch_bounds, "feasible", feasible)
 
 
 @pytest.mark.parametrize(

@@ -62,17 +62,14 @@ def check_bounds(asked, count=60):
     for index in picked:
         if not np.isfinite(table.objective[index]):
             continue
-        found = solver.solve(strategies.degrees(int(index)), int(table.group[index]))
+        found = solver.solve(strategies.degrees(int(index)), int(table.most[index]))
         if found is None:
             continue
         solved_any += 1
         value = asked.topology.num_chips / found.prediction.tokens_per_s
-        each = asked.setting.sequence_tokens
         assert table.objective[index] <= value * (1 + 1e-9)
-        tight = solver.bound(strategies.degrees(int(index)), int(table.group[index]))
-        assert tight is not None
-        batch, step_s = tight
-        assert asked.topology.num_chips * step_s / (batch * each) <= value * (1 + 1e-9)
+        tight = solver.bound(strategies.degrees(int(index)), int(table.most[index]))
+        assert tight is not None and tight <= value * (1 + 1e-9)
     assert solved_any > 5
 
 
@@ -134,15 +131,22 @@ def test_step_grows_no_faster_than_the_batch(options):
     strategies = enumerate_strategies(asked)
     mapper = MeshMapper.of(asked.topology)
     bound = StepBound(asked, strategies, strategy_rates(mapper, strategies))
-    n = len(strategies)
-    rates = []
-    steps = []
+    steps, rates = [], []
     for group in (1, 2, 3, 5, 8, 13, 64, 500, 4000):
-        step = bound.step_s(bound.tokens(np.full(n, float(group))))
+        step = bound.step_s(bound.probe(group * bound.full))
         steps.append(step)
         rates.append(step / group)
     assert (np.diff(np.array(steps), axis=0) >= -1e-15).all()
     assert (np.diff(np.array(rates), axis=0) <= 1e-15).all()
+    # One sequence more never takes less time.
+    steps = [bound.step_s(bound.probe(bound.least + more)) for more in range(40)]
+    assert (np.diff(np.array(steps), axis=0) >= -1e-15).all()
+    # With as many sequences in the fullest group, fuller microbatches have the higher rate.
+    for stage in (1, 2, 3, 4, 5, 6, 9, 17):
+        less, more = stage * bound.least, (stage + 1) * bound.least
+        alike = -(-less // bound.full) == -(-more // bound.full)
+        slower = bound.step_s(bound.probe(more)) / more
+        assert (slower <= bound.step_s(bound.probe(less)) / less * (1 + 1e-12))[alike].all()
 
 
 def test_search_equals_solving_every_strategy():

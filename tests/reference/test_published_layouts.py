@@ -115,9 +115,6 @@ def compare(row):
 
 # Strategies of real deployments that the free space lacks, each for a reason of its own.
 MISSING = {
-    # A batch of one leaves no sequence for further replicas, and fewer are not enumerated.
-    "ft13-001": "free space",
-    "ft13-003": "free space",
     # 64-way over 48 heads.
     "pope-002": "not in the space",
     "pope-005": "not in the space",
