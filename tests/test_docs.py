@@ -50,12 +50,12 @@ def commands(section):
 # Searches over many chips, which take longer than a test should, and what reads files that the
 # README does not show.
 LONG = ("plan deepseek-v3 --on gb200-nvl72 --racks 2",)
-NEED_FILES = ("layout.json", "topo.txt")
+NEED_FILES = ("layout.json", "topo.txt", "placement.json", "serve.sh")
 MACHINE = README.split("    extends = ")[1].split("\n\nor list")[0]
 MACHINE = "\n".join(line.removeprefix("    ") for line in f"    extends = {MACHINE}".splitlines())
 
 
-@pytest.mark.parametrize("line", [*commands("Use"), *commands("Machines")])
+@pytest.mark.parametrize("line", [*commands("Use"), *commands("Machines"), *commands("Launching")])
 def test_commands_of_the_readme_run(line, tmp_path, monkeypatch, capsys):
     if any(name in line for name in NEED_FILES) or any(name in line for name in LONG):
         pytest.skip("needs a file, or takes long")

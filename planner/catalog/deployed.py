@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planner.catalog.flags import Flags, FlagTable, flags_of_yaml, parse_flags
-from planner.catalog.launch_text import ShellCommand, Word, read_commands
+from planner.catalog.launch_text import ShellCommand, Word, read_commands, split_commands
 from planner.catalog.yaml_text import YamlFile, read_yaml
 from planner.domain.deployment import ServingDeployment
 from planner.domain.dtypes import DType
@@ -24,8 +24,6 @@ class Deployed:
         What the engine loads.
     unread : tuple of str
         Flags that were not understood; nothing is said about their effect.
-    spelled : dict
-        Decision to the flags that made it, as they stand in the file.
     """
 
     file: str
@@ -130,8 +128,6 @@ def _container(
         if isinstance(one, dict) and "name" in one and "value" in one:
             env[str(one["name"])] = Word(text=str(one["value"]), line=found.line(*path, "env", at))
     if len(words) == 3 and words[1].text in ("-c", "-lc"):
-        from planner.catalog.launch_text import split_commands
-
         inner = split_commands(words[2].text, found.file)
         words = [Word(text=w.text, line=words[2].line) for one in inner for w in one.words]
     return ShellCommand(file=found.file, env=env, words=tuple(words))
@@ -151,13 +147,23 @@ def _inside(found: YamlFile, path: tuple[str | int, ...], key: str) -> dict[str,
     return own
 
 
+def commands_of(path: str, text: str | None) -> tuple[ShellCommand, ...]:
+    """Commands of a file, or of a text that stands for one."""
+    return read_commands(path) if text is None else split_commands(text, path)
+
+
 def launches_of(
-    path: str, is_engine: Callable[[ShellCommand], int | None], table: FlagTable
+    path: str,
+    text: str | None,
+    is_engine: Callable[[ShellCommand], int | None],
+    table: FlagTable,
 ) -> tuple[list[Launch], int]:
     """Processes of an engine that a file starts, and how often the whole file is started.
 
     Parameters
     ----------
+    text : str, optional
+        What to read in place of the file: launch lines, or flags alone.
     is_engine : callable
         Position of the first word behind the engine's own, or None for another command.
 
@@ -167,7 +173,7 @@ def launches_of(
         The file cannot be read, or starts no such engine.
     """
     groups = 1
-    if is_yaml(path):
+    if text is None and is_yaml(path):
         yaml_file = read_yaml(path)
         found = manifest_commands(yaml_file)
         if found is None:
@@ -176,10 +182,12 @@ def launches_of(
             return [Launch(command=command, flags=flags, rest=())], 1
         commands, groups = found
     else:
-        commands = read_commands(path)
+        commands = commands_of(path, text)
     launches = []
     for command in commands:
         start = is_engine(command)
+        if start is None and text is not None and command.words[0].text.startswith("-"):
+            start = 0
         if start is not None:
             flags, rest = parse_flags(command.words[start:], table, path)
             launches.append(Launch(command=command, flags=flags, rest=rest))

@@ -120,15 +120,20 @@ def _attention(flags: Flags, size: int) -> tuple[int, int, int]:
     return attn_dp, cp, replicas
 
 
-def read_sglang(path: str) -> Deployed:
+def read_sglang(path: str, text: str | None = None) -> Deployed:
     """Read launch lines, a ``--config`` YAML or a LeaderWorkerSet.
+
+    Parameters
+    ----------
+    text : str, optional
+        Launch lines, or flags alone, in place of the file.
 
     Raises
     ------
     CatalogError
         A file cannot be read, starts no SGLang, or has a flag that is wrong; names the line.
     """
-    launches, groups = launches_of(path, _is_sglang, TABLE)
+    launches, groups = launches_of(path, text, _is_sglang, TABLE)
     check_agreement(launches, _PLACE)
     heads = [one for one in launches if one.flags.text("--node-rank") in (None, "0")]
     head: Launch = (heads or launches)[0]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.catalog.deployed import KV_FORMATS, Deployed, beside, is_yaml
+from planner.catalog.deployed import KV_FORMATS, Deployed, beside, commands_of, is_yaml
 from planner.catalog.flags import FlagTable, parse_flags
-from planner.catalog.launch_text import read_commands
 from planner.catalog.yaml_text import YamlFile, read_yaml
 from planner.domain.deployment import Engine, ServingDeployment
 from planner.domain.dtypes import DType
@@ -78,14 +77,16 @@ class _Config:
         return own
 
 
-def _start(path: str) -> tuple[_Config, str | None, int, list[str]]:
+def _start(path: str, text: str | None) -> tuple[_Config, str | None, int, list[str]]:
     """Config, model, instances, and unread flags."""
-    if is_yaml(path):
+    if text is None and is_yaml(path):
         return _Config(read_yaml(path), {}), None, 1, []
     launches = []
-    for command in read_commands(path):
+    for command in commands_of(path, text):
         texts = [word.text for word in command.words]
         places = [at for at, text in enumerate(texts) if text.endswith("trtllm-serve")]
+        if not places and text is not None and texts[0].startswith("-"):
+            places = [-1]
         if places:
             launches.append(parse_flags(command.words[places[0] + 1 :], TABLE, path))
     if not launches:
@@ -110,8 +111,13 @@ def _start(path: str) -> tuple[_Config, str | None, int, list[str]]:
     return _Config(found, numbers), model, len(launches), flags.unread
 
 
-def read_trtllm(path: str) -> Deployed:
+def read_trtllm(path: str, text: str | None = None) -> Deployed:
     """Read launch lines with their YAML, or the YAML alone.
+
+    Parameters
+    ----------
+    text : str, optional
+        Launch lines, or flags alone, in place of the file.
 
     Raises
     ------
@@ -119,7 +125,7 @@ def read_trtllm(path: str) -> Deployed:
         A file cannot be read, starts no TensorRT-LLM, or has a value that is wrong; names the
         line.
     """
-    config, model, instances, unread = _start(path)
+    config, model, instances, unread = _start(path, text)
     size = config.whole("tensor_parallel_size", 1) or 1
     cp = config.whole("context_parallel_size", 1) or 1
     adp = config.root.get("enable_attention_dp", False)

@@ -113,15 +113,20 @@ def _tokens(flags: Flags, name: str) -> int | None:
     return found
 
 
-def read_vllm(path: str) -> Deployed:
+def read_vllm(path: str, text: str | None = None) -> Deployed:
     """Read launch lines, a ``--config`` YAML or a LeaderWorkerSet.
+
+    Parameters
+    ----------
+    text : str, optional
+        Launch lines, or flags alone, in place of the file.
 
     Raises
     ------
     CatalogError
         The file cannot be read, starts no vLLM, or has a flag that is wrong; names the line.
     """
-    launches, groups = launches_of(path, _is_vllm, TABLE)
+    launches, groups = launches_of(path, text, _is_vllm, TABLE)
     check_agreement(launches, _PLACE)
     heads = [one for one in launches if _is_head(one)] or launches[:1]
     head = heads[0]

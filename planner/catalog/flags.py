@@ -124,14 +124,9 @@ class Flags:
 
 
 def parse_flags(
-    words: Sequence[Word], table: FlagTable, file: str, *, dashes: bool = True
+    words: Sequence[Word], table: FlagTable, file: str
 ) -> tuple[Flags, tuple[Word, ...]]:
-    """Sort words into flags and the rest.
-
-    Parameters
-    ----------
-    dashes : bool
-        Whether ``--max_num_seqs`` is ``--max-num-seqs``.
+    """Sort words into flags and the rest; ``--max_num_seqs`` is ``--max-num-seqs``.
 
     Returns
     -------
@@ -153,8 +148,9 @@ def parse_flags(
             rest.append(word)
             continue
         name, equals, value = word.text.partition("=")
-        name = name.replace("_", "-") if dashes and name.startswith("--") else name
-        dotted, _, member = name.partition(".")
+        dotted, dot, member = name.partition(".")
+        dotted = dotted.replace("_", "-") if dotted.startswith("--") else dotted
+        name = f"{dotted}{dot}{member}"
         positive = name.replace("--no-", "--", 1)
         if name != positive and positive in table.switches:
             found.values[table.switches[positive]] = Word(text="false", line=word.line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from planner.catalog.toml_text import read_text
 from planner.errors import CatalogError
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_ENDS = frozenset({";", "&&", "||", "|", "&"})
+_REDIRECTION = re.compile(r"\d*[<>]{1,2}(.*)", re.DOTALL)
 _KEYWORDS = frozenset({"exec", "nohup", "env", "export"})
 
 
@@ -46,43 +45,87 @@ class ShellCommand:
         )
 
 
-def _logical_lines(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Lines that belong together, as their parts and the number of the first."""
-    parts: list[str] = []
-    start = 1
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not parts:
-            start = number
-        if line.endswith("\\"):
-            parts.append(line[:-1])
-            continue
-        yield start, [*parts, line]
-        parts = []
-    if parts:
-        yield start, parts
+class _Scanner:
+    """Reads shell text character by character: quotes, escapes, comments, ends of commands."""
 
+    def __init__(self, text: str, file: str) -> None:
+        self.text = text
+        self.file = file
+        self.at = 0
+        self.line = 1
+        self.word: list[str] | None = None
+        self.word_line = 1
+        self.words: list[Word] = []
 
-def _words(file: str, start: int, parts: list[str]) -> list[Word]:
-    """Words of one logical line; quotes may span its parts."""
-    lexer = shlex.shlex("\n".join(parts), posix=True, punctuation_chars=";&|")
-    lexer.whitespace_split = True
-    lexer.commenters = "#"
-    found: list[Word] = []
-    try:
-        while True:
-            # The lexer has read past a line break when it returns the word before it.
-            before = lexer.lineno
-            token = lexer.get_token()
-            if token is None:
-                return found
-            found.append(Word(text=token, line=start + before - 1))
-    except ValueError as error:
+    def commands(self) -> Iterator[list[Word]]:
+        """Words of one command after another."""
+        while self.at < len(self.text):
+            if self.step():
+                yield self.words
+                self.words = []
+        self.end_word()
+        yield self.words
+
+    def step(self) -> bool:
+        """Read one character, or a quotation; whether a command ends there."""
+        char = self.text[self.at]
+        self.at += 1
+        if char == "\\" and self.at < len(self.text):
+            self.escape()
+        elif char in "'\"":
+            self.quotation(char)
+        elif char == "#" and self.word is None:
+            end = self.text.find("\n", self.at)
+            self.at = len(self.text) if end < 0 else end
+        elif char == "&" and self.word and self.word[-1] == ">":
+            self.add(char)
+        elif char in "\n;&|":
+            self.end_word()
+            self.line += char == "\n"
+            return True
+        elif char.isspace():
+            self.end_word()
+        else:
+            self.add(char)
+        return False
+
+    def add(self, char: str) -> None:
+        if self.word is None:
+            self.word, self.word_line = [], self.line
+        self.word.append(char)
+
+    def escape(self) -> None:
+        char = self.text[self.at]
+        self.at += 1
+        if char == "\n":
+            self.line += 1
+        else:
+            self.add(char)
+
+    def quotation(self, mark: str) -> None:
+        start = self.line
+        self.add("")
+        while self.at < len(self.text):
+            char = self.text[self.at]
+            self.at += 1
+            if char == mark:
+                return
+            if mark == '"' and char == "\\" and self.text[self.at : self.at + 1] in '"\\$`\n':
+                self.escape()
+                continue
+            self.line += char == "\n"
+            self.add(char)
         raise CatalogError(
-            f"is not a shell line: {str(error).lower()}",
-            file=file,
+            "is not a shell line: a quotation is not closed",
+            file=self.file,
             line=start,
-            remedy="close the quotation",
-        ) from None
+            remedy=f"close it with {mark}",
+        )
+
+    def end_word(self) -> None:
+        if self.word is not None:
+            self.words.append(Word(text="".join(self.word), line=self.word_line))
+        self.word = None
 
 
 def split_commands(text: str, file: str) -> tuple[ShellCommand, ...]:
@@ -93,19 +136,9 @@ def split_commands(text: str, file: str) -> tuple[ShellCommand, ...]:
     CatalogError
         A quotation is not closed; names the line.
     """
-    found: list[ShellCommand] = []
     exported: dict[str, Word] = {}
-    for start, parts in _logical_lines(text):
-        own: list[Word] = []
-        for word in [*_words(file, start, parts), Word(text=";", line=start)]:
-            if word.text not in _ENDS:
-                own.append(word)
-                continue
-            command = _command(file, own, exported)
-            own = []
-            if command is not None:
-                found.append(command)
-    return tuple(found)
+    found = (_command(file, words, exported) for words in _Scanner(text, file).commands())
+    return tuple(one for one in found if one is not None)
 
 
 def _command(file: str, words: list[Word], exported: dict[str, Word]) -> ShellCommand | None:
@@ -119,10 +152,23 @@ def _command(file: str, words: list[Word], exported: dict[str, Word]) -> ShellCo
         elif rest[0].text not in _KEYWORDS:
             break
         del rest[0]
+    rest = _without_redirections(rest)
     if not rest:
         exported.update(env)
         return None
     return ShellCommand(file=file, env={**exported, **env}, words=tuple(rest))
+
+
+def _without_redirections(words: list[Word]) -> list[Word]:
+    kept: list[Word] = []
+    skip = False
+    for word in words:
+        match = _REDIRECTION.fullmatch(word.text)
+        if skip or match is not None:
+            skip = match is not None and not match.group(1)
+        else:
+            kept.append(word)
+    return kept
 
 
 def read_commands(path: str) -> tuple[ShellCommand, ...]:

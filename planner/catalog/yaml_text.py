@@ -56,7 +56,7 @@ def parse_yaml(text: str, file: str) -> YamlFile:
     reading = _Reading(file=file)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        root = None if node is None else reading.value(node, ())
+        root = None if node is None else reading.value(node, (), node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise CatalogError(
@@ -96,12 +96,12 @@ class _Reading:
         line = node.start_mark.line + 1
         return CatalogError(message, file=self.file, line=line, field=field)
 
-    def value(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
+    def value(self, node: yaml.Node, path: tuple[str | int, ...], near: yaml.Node) -> Any:
         if path in self.lines:
-            raise self.fail(node, "is there twice", str(path[-1]))
+            raise self.fail(near, "is there twice", str(path[-1]))
         if id(node) in self.seen:
             # A few aliases of aliases would fill any memory.
-            raise self.fail(node, "is an alias (*name), which is not read", str(path[-1]))
+            raise self.fail(near, "is an alias (*name), which is not read", str(path[-1]))
         self.seen.add(id(node))
         self.lines[path] = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode):
@@ -111,10 +111,10 @@ class _Reading:
                     raise self.fail(key_node, "is a key that is no word")
                 key = self.scalar(key_node)
                 step = key if isinstance(key, int | str) else str(key)
-                found[key] = self.value(own, (*path, step))
+                found[key] = self.value(own, (*path, step), key_node)
             return found
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(own, (*path, at)) for at, own in enumerate(node.value)]
+            return [self.value(own, (*path, at), node) for at, own in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
         return self.scalar(node)
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "estimate": "Price a training step, prefill, decode step or request as given.",
     "verify": "Check a layout file and name each violation.",
     "export": "Write a layout as the launch configuration of an engine.",
+    "import": "Read a deployment and compare it with the best layout.",
     "validate": "Compare predictions with measured runs.",
     "calibrate": "Fit a machine's constants to your measurements.",
     "schema": "Print the JSON Schema of layout files.",
@@ -31,6 +32,8 @@ COMMANDS = {
     "experts": "Place expert copies on chips for measured loads.",
     "economics": "Price tokens, caches and training budgets.",
 }
+# Modules that cannot be called as their command.
+MODULES = {"import": "import_deployment"}
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -53,7 +56,7 @@ class PlannerGroup(LazyGroup):
 @click.group(
     cls=PlannerGroup,
     package="planner.cli",
-    lazy={name: (name, text) for name, text in COMMANDS.items()},
+    lazy={name: (MODULES.get(name, name), text) for name, text in COMMANDS.items()},
     context_settings=CONTEXT,
 )
 @click.version_option(VERSION, prog_name="planner")

@@ -71,7 +71,7 @@ class Expressed:
     rebalances: bool
 
 
-def _cost(layout: Layout) -> float:
+def cost_of(layout: Layout) -> float:
     """What the plan minimised; smaller is better."""
     found = layout.prediction
     match Objective(layout.inputs.objective):
@@ -185,7 +185,7 @@ def express(layout: Layout, engine: Engine, *, has_draft_model: bool = False) ->
             "it fits",
             "plan with limits that the engine knows, for example --overlap none --cp 1",
         )
-    best = min(found, key=_cost)
+    best = min(found, key=cost_of)
     reasons += _differences(engine, layout, best)
     same = not reasons
     chosen = layout if same else best
@@ -252,7 +252,7 @@ def _explained(
     for reason in reasons:
         yield f"{NAMES[engine]} cannot express {reason}"
     old, new = planned.prediction, best.prediction
-    change = _cost(best) / _cost(planned) - 1.0
+    change = cost_of(best) / cost_of(planned) - 1.0
     if abs(change) <= _SAME_PRICE:
         yield f"nearest: {describe(best)}, at the same price"
     else:

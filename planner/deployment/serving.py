@@ -205,12 +205,13 @@ class Deployment:
 
     Parameters
     ----------
-    running : int
-        Sequences of an attention rank that run: those that the flags allow and memory holds.
+    allowed, running : int
+        Sequences of an attention rank that the flags allow, and those that memory holds.
     """
 
     told: ServingDeployment
     layout: Layout
+    allowed: int
     running: int
 
 
@@ -264,7 +265,7 @@ def deploy(
             "shorten --context, or check the format of the weights",
         )
     running, layout = found
-    return Deployment(told=told, layout=layout, running=running)
+    return Deployment(told=told, layout=layout, allowed=decided.sequences, running=running)
 
 
 def _first_chips(case: Case, instances: int, size: int) -> list[tuple[str, ...]]:

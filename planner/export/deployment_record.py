@@ -1,0 +1,85 @@
+"""What ``planner import --json`` prints."""
+
+from __future__ import annotations
+
+import msgspec
+
+from planner.deployment.compare import Comparison
+from planner.deployment.serving import Deployment
+from planner.domain.layout import DegreesRecord, Layout
+
+
+class PricedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One layout in numbers."""
+
+    degrees: DegreesRecord
+    batch: int
+    step_s: float
+    tokens_per_s_per_chip: float
+
+
+class ChangeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A flag that makes a difference."""
+
+    flag: str
+    now: str
+    better: str
+
+
+class ComparisonRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment beside the best layout; ratios are how many times better it is."""
+
+    best: PricedRecord
+    expressible: PricedRecord
+    ratio: float
+    expressible_ratio: float
+    changes: list[ChangeRecord]
+    changes_gain: float | None
+
+
+class DeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment as read, and the comparison where one was asked for."""
+
+    engine: str
+    file: str
+    chips: int
+    unread: tuple[str, ...]
+    current: PricedRecord
+    comparison: ComparisonRecord | None
+
+
+def _priced(layout: Layout) -> PricedRecord:
+    found = layout.prediction
+    return PricedRecord(
+        degrees=layout.degrees,
+        batch=found.batch,
+        step_s=found.step_s,
+        tokens_per_s_per_chip=found.tokens_per_s_per_chip,
+    )
+
+
+def deployment_record(
+    file: str, current: Deployment, unread: tuple[str, ...], found: Comparison | None
+) -> DeploymentRecord:
+    """Everything that is printed."""
+    comparison = None
+    if found is not None:
+        why = found.explanation
+        comparison = ComparisonRecord(
+            best=_priced(found.best),
+            expressible=_priced(found.told),
+            ratio=found.ratio,
+            expressible_ratio=found.told_ratio,
+            changes=[]
+            if why is None
+            else [ChangeRecord(flag=name, now=old, better=new) for name, old, new in why.flags],
+            changes_gain=None if why is None else why.gain,
+        )
+    return DeploymentRecord(
+        engine=current.told.engine.value,
+        file=file,
+        chips=current.told.chips,
+        unread=unread,
+        current=_priced(current.layout),
+        comparison=comparison,
+    )
