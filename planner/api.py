@@ -44,6 +44,7 @@ from planner.cost.runs.inference_engine import RESERVE_FRACTION
 from planner.cost.step import Setting
 from planner.cost.weights import active_params, total_params
 from planner.domain.assignment import Assignment
+from planner.domain.changed import UNCHANGED, Change, Changed
 from planner.domain.cost import Prediction
 from planner.domain.dtypes import DType
 from planner.domain.hardware import MachineSpec, Sizing, ideal
@@ -146,9 +147,11 @@ def _check_experts(question: Question, model: ModelSpec) -> None:
             raise SpecError(f"{option}: {model.name} has no experts", "leave it out")
 
 
-def _read(question: Question) -> tuple[Inputs, _Case]:
+def read_question(question: Question, change: Change | None = None) -> tuple[Inputs, _Case]:
+    """Read the files of a question; ``change`` is applied to the machine at its size."""
     _check_numbers(question)
     spec = sized(load_machine(question.machine), question.sizing)
+    spec = spec if change is None else change(spec)
     model = load_model(question.model)
     tokens = question.context_tokens + (question.seq_len or 0)
     if model.max_context is not None and tokens > 16 * model.max_context:
@@ -225,22 +228,23 @@ def _case(inputs: Inputs, model: ModelSpec, spec: MachineSpec) -> _Case:
     )
 
 
-def read_question(question: Question) -> tuple[Inputs, _Case]:
-    """Read the files of a question: what a layout carries, and what it is priced on."""
-    return _read(question)
+def machine_of(given: MachineInput) -> MachineSpec:
+    """The machine that a layout file describes, at its size."""
+    spec = machine_from_facts(given.facts, "layout: inputs.machine.facts")
+    sizing = Sizing(nodes=given.nodes, racks=given.racks, slices=given.slices, shape=given.shape)
+    return sized(spec, sizing)
 
 
-def case_of_layout(layout: Layout) -> _Case:
+def case_of_layout(layout: Layout, changed: Changed = UNCHANGED) -> _Case:
     """Rebuild what a layout was planned for from the facts that it carries."""
     inputs = layout.inputs
     model = model_from_facts(inputs.model.config, inputs.model.name, "layout: inputs.model.config")
-    spec = machine_from_facts(inputs.machine.facts, "layout: inputs.machine.facts")
-    given = inputs.machine
-    sizing = Sizing(nodes=given.nodes, racks=given.racks, slices=given.slices, shape=given.shape)
-    return _case(inputs, model, sized(spec, sizing))
+    case = _case(inputs, model, changed.machine(machine_of(inputs.machine)))
+    return replace(case, setting=replace(case.setting, model=changed.model(case.setting.model)))
 
 
-def _request(question: Question, inputs: Inputs, case: _Case) -> PlanRequest:
+def request_of(question: Question, inputs: Inputs, case: _Case) -> PlanRequest:
+    """What the search is asked."""
     return PlanRequest(
         setting=case.setting,
         topology=case.topology,
@@ -279,9 +283,9 @@ def plan(
     """
     from planner.search.plan import search_layout
 
-    inputs, case = _read(question)
+    inputs, case = read_question(question)
     request = replace(
-        _request(question, inputs, case), progress=progress, interruptible=interruptible
+        request_of(question, inputs, case), progress=progress, interruptible=interruptible
     )
     found = search_layout(request)
     if isinstance(found, Infeasible):
@@ -316,14 +320,15 @@ def evaluate_layout(layout: Layout) -> Layout:
             "the layout cannot be priced: " + "; ".join(broken[:5]),
             "planner verify lists every violation",
         )
-    fresh = _price(layout.inputs, case, assignment)
+    fresh = price_decisions(layout.inputs, case, assignment)
     if fresh == layout.prediction:
         return layout
     # What was proved and explained belongs to the decisions before they were edited.
     return structs.replace(layout, prediction=fresh, certificate=None, runners_up=(), why="")
 
 
-def _price(inputs: Inputs, case: _Case, assignment: Assignment) -> Prediction:
+def price_decisions(inputs: Inputs, case: _Case, assignment: Assignment) -> Prediction:
+    """Price decisions on the machine of a case."""
     return price_assignment(
         case.setting, case.topology, assignment, case.loads, inputs.price_usd_per_hour
     )
@@ -353,7 +358,7 @@ def verify(layout: Layout) -> tuple[str, ...]:
     broken = structure_violations(assignment, case.setting.model, limits)
     if broken:
         return broken
-    fresh = _price(layout.inputs, case, assignment)
+    fresh = price_decisions(layout.inputs, case, assignment)
     idle = idle_chips(assignment, case.topology)
     found = list(limit_violations(fresh, limits))
     if idle != layout.idle_chips:
@@ -429,7 +434,7 @@ def _layout(inputs: Inputs, case: _Case, found: SearchResult) -> Layout:
     )
     limits = _limits(layout, case)
     broken = structure_violations(best.assignment, case.setting.model, limits)
-    broken += limit_violations(_price(inputs, case, best.assignment), limits)
+    broken += limit_violations(price_decisions(inputs, case, best.assignment), limits)
     if broken:
         raise ModelBugError("the search returned an invalid layout: " + "; ".join(broken))
     return layout

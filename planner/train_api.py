@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from msgspec import structs
 
-from planner.api import differences
+from planner.api import differences, machine_of
 from planner.catalog.machine_size import sized
-from planner.catalog.machines import load_machine, machine_facts, machine_from_facts
+from planner.catalog.machines import load_machine, machine_facts
 from planner.catalog.model_config import (
     load_model,
     model_facts,
@@ -23,6 +23,7 @@ from planner.catalog.model_config import (
 from planner.catalog.wounds_file import with_wounds
 from planner.cost.block import matmul_rate
 from planner.cost.runs.training import predict_training
+from planner.domain.changed import UNCHANGED, Change, Changed
 from planner.domain.dtypes import DType
 from planner.domain.hardware import MachineSpec, Sizing, ideal
 from planner.domain.layout import MachineInput, ModelInput
@@ -35,6 +36,7 @@ from planner.domain.train_layout import (
     TRAIN_SCHEMA_VERSION,
     TrainInputs,
     TrainLayout,
+    TrainPrediction,
     TrainRunnerUp,
 )
 from planner.domain.training import TrainLimits, TrainQuestion
@@ -62,7 +64,14 @@ from planner.training.reason import why
 from planner.units import format_bytes
 from planner.version import VERSION
 
-__all__ = ["TrainQuestion", "evaluate_training", "plan_training", "verify_training"]
+__all__ = [
+    "TrainQuestion",
+    "evaluate_training",
+    "plan_training",
+    "price_training",
+    "solve_training",
+    "verify_training",
+]
 
 
 # Remedies only ask whether anything fits, on machines up to so many times larger.
@@ -106,9 +115,10 @@ def _sizing(spec: MachineSpec, count: int, given: Sizing) -> Sizing:
             return replace(given, slices=count)
 
 
-def _read(question: TrainQuestion) -> tuple[TrainInputs, _Case]:
+def _read(question: TrainQuestion, change: Change | None = None) -> tuple[TrainInputs, _Case]:
     _check_numbers(question)
     spec = sized(load_machine(question.machine), question.sizing)
+    spec = spec if change is None else change(spec)
     model = load_model(question.model)
     if model.max_context is not None and question.seq_len > 16 * model.max_context:
         raise SpecError(
@@ -173,13 +183,11 @@ def _dtype(name: str | None) -> DType | None:
     return None if name is None else DType(name)
 
 
-def _case_of_layout(layout: TrainLayout) -> _Case:
+def _case_of_layout(layout: TrainLayout, changed: Changed = UNCHANGED) -> _Case:
     inputs = layout.inputs
     model = model_from_facts(inputs.model.config, inputs.model.name, "layout: inputs.model.config")
-    spec = machine_from_facts(inputs.machine.facts, "layout: inputs.machine.facts")
-    given = inputs.machine
-    sizing = Sizing(nodes=given.nodes, racks=given.racks, slices=given.slices, shape=given.shape)
-    return _case(inputs, model, sized(spec, sizing))
+    case = _case(inputs, model, changed.machine(machine_of(inputs.machine)))
+    return replace(case, model=changed.model(case.model))
 
 
 def _requests(
@@ -261,6 +269,22 @@ def plan_training(
             return found
         return structs.replace(found, remedies=tuple(_remedies(question)))
     return _layout(inputs, case, found)
+
+
+def solve_training(
+    question: TrainQuestion, change: Change | None = None
+) -> TrainResult | Infeasible:
+    """Answer a question as :func:`plan_training` does, on a machine changed after it was read.
+
+    No layout is composed: no file describes such a machine.
+
+    Raises
+    ------
+    SpecError, CatalogError
+        The question or one of its files cannot be understood.
+    """
+    inputs, case = _read(question, change)
+    return search_training(*_requests(question, inputs, case))
 
 
 def _remedies(question: TrainQuestion) -> Iterator[str]:
@@ -371,12 +395,25 @@ def evaluate_training(layout: TrainLayout) -> TrainLayout:
             "the layout cannot be priced: " + "; ".join(broken[:5]),
             "planner verify lists every violation",
         )
-    run = run_of_layout(layout)
-    priced = predict_training(case.model, part.topology, run, counts_of(layout))
-    fresh = prediction_of(case.model, part, layout.inputs, (run, priced))
+    fresh = _price(layout, case, part)
     if fresh == layout.prediction:
         return layout
     return structs.replace(layout, prediction=fresh, certificate=None, runners_up=(), why="")
+
+
+def price_training(layout: TrainLayout, changed: Changed = UNCHANGED) -> TrainPrediction:
+    """Price the decisions of a layout where machine or model are otherwise than it says.
+
+    Whether the decisions still fit is not asked: see ``memory`` of the prediction.
+    """
+    case = _case_of_layout(layout, changed)
+    return _price(layout, case, _part_of(case, layout))
+
+
+def _price(layout: TrainLayout, case: _Case, part: MachinePart) -> TrainPrediction:
+    run = run_of_layout(layout)
+    priced = predict_training(case.model, part.topology, run, counts_of(layout))
+    return prediction_of(case.model, part, layout.inputs, (run, priced))
 
 
 def verify_training(layout: TrainLayout) -> tuple[str, ...]:

@@ -258,8 +258,8 @@ class Problem:
 
 def problem_of(question, most_evaluations=math.inf):
     """The problem of a question, and what the planner searches in."""
-    inputs, case = api._read(question)
-    request = api._request(question, inputs, case)
+    inputs, case = api.read_question(question)
+    request = api.request_of(question, inputs, case)
     return Problem(case, question, inputs, most_evaluations), request
 
 

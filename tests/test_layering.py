@@ -18,9 +18,10 @@ LAYERS = (
     ("search", "economics"),
     ("compose", "pricing", "training"),
     ("api", "expert_api", "machine_api", "run_api", "validation"),
-    ("train_api", "verify_api"),
+    ("train_api", "verify_api", "what_if"),
     ("train_verify", "deployment"),
     ("economics_api",),
+    ("studies",),
     ("export", "report"),
     ("cli",),
 )
@@ -32,6 +33,8 @@ ONLY_IN = {
     "ortools": {"search", "topology"},
     "click": {"cli"},
     "rich": {"report"},
+    "matplotlib": {"report"},
+    "plotext": {"report"},
     "tomllib": {"catalog"},
     "yaml": {"catalog", "export"},
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,9 @@ def read_text(path: Path, label: str, remedy: str, max_bytes: int = MAX_FILE_BYT
         raise CatalogError(f"cannot be read: {reason}", file=label) from None
 
 
+_parsed = lru_cache(maxsize=32)(tomllib.loads)
+
+
 def parse_toml(text: str, label: str) -> dict[str, Any]:
     """Parse TOML.
 
@@ -58,7 +63,8 @@ def parse_toml(text: str, label: str) -> dict[str, Any]:
         It is malformed; names the line.
     """
     try:
-        return tomllib.loads(text)
+        # A study reads the same machine hundreds of times; the caller may change what it gets.
+        return deepcopy(_parsed(text))
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = int(found.group(1)) if found else text.count("\n") + 1

@@ -11,11 +11,11 @@ from planner.api import evaluate, plan
 from planner.catalog.economics_files import load_power
 from planner.catalog.model_config import load_model, override_precision
 from planner.cost.routing import moe_shape
-from planner.domain.degrees import OVERLAP_LABELS
 from planner.domain.layout import Layout
 from planner.domain.model import ModelSpec
 from planner.domain.outcome import Infeasible
-from planner.domain.question import DegreeLimits, Question
+from planner.domain.pinned import pinned
+from planner.domain.question import Question
 from planner.domain.run import Overlap
 from planner.domain.run_question import EstimateKind, RunQuestion
 from planner.economics.napkin import Chips, ModelBytes, model_bytes
@@ -125,34 +125,14 @@ def plan_decode(setting: Setting) -> Layout | Infeasible:
     return plan(decode_question(setting, setting.base.context))
 
 
-def pinned(layout: Layout) -> DegreeLimits:
-    """Exactly the degrees of a layout."""
-    found = layout.degrees
-
-    def one(value: int) -> frozenset[int]:
-        return frozenset({value})
-
-    return DegreeLimits(
-        tp=one(found.attn_tp),
-        pp=one(found.pp),
-        cp=one(found.cp),
-        dp=one(found.attn_dp * found.replicas),
-        ep=one(found.ep),
-        expert_tp=one(found.expert_tp),
-        slots=None if not found.num_slots else one(found.num_slots),
-        microbatches=one(found.microbatches),
-        replicas=one(found.replicas),
-        overlap=one(int(OVERLAP_LABELS[found.overlap])),
-        draft=one(found.draft),
-    )
-
-
 def decode_at(setting: Setting, layout: Layout, context: int) -> Layout | None:
     """The same degrees at another context; None where nothing fits.
 
     With the batch that was given, else the largest one there.
     """
-    question = replace(decode_question(setting, context), limits=pinned(layout), tpot_s=None)
+    question = replace(
+        decode_question(setting, context), limits=pinned(layout.degrees), tpot_s=None
+    )
     found = evaluate(question)
     return None if isinstance(found, Infeasible) else found
 

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from planner.economics_api.budget import Budget
 from planner.economics_api.cache import CacheEconomics
 from planner.economics_api.serve import ServeEconomics
+from planner.export.csv_table import Cell, csv_table
 from planner.units import GB, HOUR_S
 
 SERVE_HEADER = (
@@ -31,28 +30,12 @@ BUDGET_HEADER = (
     *("usd", "napkin_usd", "energy_kwh"),
 )
 
-Cell = str | int | float | None
-
-
-def _text(cell: Cell) -> str:
-    if cell is None:
-        return ""
-    return f"{cell:.9g}" if isinstance(cell, float) else str(cell)
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> bytes:
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(header)
-    table.writerows([_text(cell) for cell in row] for row in rows)
-    return text.getvalue().encode("utf-8")
-
 
 def serve_csv(found: ServeEconomics) -> bytes:
     """The price against the context; with a rate, the layouts that serve it."""
     best = found.capacity
     if best is not None:
-        return _csv(
+        return csv_table(
             CAPACITY_HEADER,
             (
                 (
@@ -63,7 +46,7 @@ def serve_csv(found: ServeEconomics) -> bytes:
                 for one in (best, *best.others)
             ),
         )
-    return _csv(
+    return csv_table(
         SERVE_HEADER,
         (
             (
@@ -98,12 +81,12 @@ def cache_csv(found: CacheEconomics) -> bytes:
                 None if span is None else span.to_s,
             )
         )
-    return _csv(CACHE_HEADER, rows)
+    return csv_table(CACHE_HEADER, rows)
 
 
 def budget_csv(found: Budget) -> bytes:
     """The three phases."""
-    return _csv(
+    return csv_table(
         BUDGET_HEADER,
         (
             (

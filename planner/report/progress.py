@@ -15,6 +15,7 @@ from planner.units import format_integer, format_percent, format_precise
 # A search that is done sooner shows nothing.
 FIRST_S = 0.5
 BETWEEN_S = 0.1
+BAR = 24  # characters of a bar
 _CLEAR = "\r\x1b[2K"
 
 
@@ -64,6 +65,43 @@ def search_line(
         due, shown = now + BETWEEN_S, True
         width = shutil.get_terminal_size().columns
         stream.write(_CLEAR + state_text(state, unit)[: width - 1])
+        stream.flush()
+
+    try:
+        yield show
+    finally:
+        if shown:
+            stream.write(_CLEAR)
+            stream.flush()
+
+
+def steps_text(what: str, share: float, width: int = BAR) -> str:
+    """What is being done, and a bar of the share that is done."""
+    full = round(max(0.0, min(1.0, share)) * width)
+    return f"[{'#' * full}{'.' * (width - full)}] {share:4.0%}  {what}"
+
+
+@contextmanager
+def steps_line(
+    stream: TextIO, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[str, float], None]]:
+    """Show the steps of a study on a terminal, nothing elsewhere; wiped at the end.
+
+    Yields
+    ------
+    callable
+        To be told what is being done, and the share that is done.
+    """
+    shown = False
+    started = clock()
+
+    def show(what: str, share: float) -> None:
+        nonlocal shown
+        if not stream.isatty() or clock() < started + FIRST_S:
+            return
+        shown = True
+        width = shutil.get_terminal_size().columns
+        stream.write(_CLEAR + steps_text(what, share)[: width - 1])
         stream.flush()
 
     try:

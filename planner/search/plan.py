@@ -284,6 +284,19 @@ def search_layout(request: PlanRequest) -> SearchResult | Infeasible:
         return _search(_Search(request, control))
 
 
+def solve_unproved(request: PlanRequest) -> tuple[Solved, float] | None:
+    """The best assignment and its objective, without runners-up and certificate.
+
+    What a study of given degrees asks hundreds of times; None where nothing fits.
+    """
+    search = _Search(request, SearchControl(request.gap))
+    if len(search.strategies) == 0:
+        return None
+    rates = strategy_rates(search.mapper, search.strategies)
+    search.run(bound_table(request, StepBound(request, search.strategies, rates)))
+    return None if search.best is None else (search.best, search.best_value)
+
+
 def _search(search: _Search) -> SearchResult | Infeasible:
     request, strategies = search.request, search.strategies
     if len(strategies) == 0:

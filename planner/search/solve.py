@@ -133,8 +133,10 @@ class StrategySolver:
             if layers:
                 caps = np.array(split_evenly(degrees.num_slots, degrees.ep), dtype=np.int64)
                 placed = place_experts(self.request.loads, degrees.ep, caps)
+            # Layers with equal loads share one placement.
+            groups = {id(placement): placement.groups for placement in placed}
             for layer, placement in zip(layers, placed, strict=True):
-                grouped.setdefault(placement.groups, []).append(layer)
+                grouped.setdefault(groups[id(placement)], []).append(layer)
             self._maps[key] = tuple(
                 SlotMap(layers=tuple(members), slots=slots) for slots, members in grouped.items()
             )

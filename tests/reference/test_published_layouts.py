@@ -90,8 +90,8 @@ def pinned(row, question):
 
 def strategies_of(question):
     """Degrees of every strategy of the space; replicas of the same kind are not told apart."""
-    inputs, case = api._read(question)
-    found = enumerate_strategies(api._request(question, inputs, case))
+    inputs, case = api.read_question(question)
+    found = enumerate_strategies(api.request_of(question, inputs, case))
     return {replace(found.degrees(index), replicas=1) for index in range(len(found))}
 
 

@@ -88,7 +88,7 @@ def test_question_keeps_its_limits_in_the_layout():
     question = Question(
         model="mixtral-8x7b", machine="h100-hgx", context_tokens=4096, limits=limits, gap=0.01
     )
-    inputs, _ = api._read(question)
+    inputs, _ = api.read_question(question)
     assert inputs.limits == {"pp": "1..3,5", "ep": "8"}
     assert inputs.gap == 0.01
 

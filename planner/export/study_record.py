@@ -1,0 +1,72 @@
+"""What the studies write: ``--json`` the records, ``--csv`` their main table.
+
+Layouts themselves are left out of the JSON of a comparison: ``plan -o`` writes one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from planner.domain.train_layout import TrainDegrees
+from planner.export.csv_table import Cell, csv_table
+from planner.export.layout_file import record_json
+from planner.studies.record import Candidate, Comparison
+
+COMPARE_HEADER = (
+    *("strategy", "degrees", "batch", "step_s", "tokens_per_s_per_user", "tokens_per_s_per_chip"),
+    *("mfu", "usd_per_million_tokens", "weights_bytes", "kv_bytes", "states_bytes"),
+    *("activations_bytes", "capacity_bytes", "scale_up_bytes", "scale_out_bytes", "idle_share"),
+    *("idle_chips", "gap", "reason"),
+)
+
+
+def comparison_json(found: Comparison) -> bytes:
+    """A comparison without the layouts that it was made from."""
+    bare = tuple(replace(one, layout=None) for one in found.candidates)
+    record = msgspec.to_builtins(replace(found, candidates=bare))
+    for one in record["candidates"]:
+        del one["layout"]
+    return record_json(record)
+
+
+def degrees_text(degrees: object) -> str:
+    """Degrees as ``tp1 dp72 ep72 pp2``, those that split something, and what goes with them."""
+    if isinstance(degrees, TrainDegrees):
+        pairs = [
+            *(("tp", degrees.tp), ("cp", degrees.cp), ("dp", degrees.dp), ("pp", degrees.pp)),
+            *(("ep", degrees.ep), ("etp", degrees.expert_tp), ("zero", degrees.zero_stage)),
+        ]
+        words = [f"{name}{value}" for name, value in pairs if value > 1 or name == "zero"]
+        return " ".join([*words, degrees.schedule.value])
+    names = ("attn_tp", "cp", "attn_dp", "ep", "expert_tp", "pp", "replicas")
+    words = [
+        f"{name.removeprefix('attn_')}{getattr(degrees, name)}"
+        for name in names
+        if getattr(degrees, name) > 1
+    ]
+    return " ".join(words)
+
+
+def _row(one: Candidate) -> list[Cell]:
+    figures = one.figures
+    if figures is None:
+        reason = "" if one.infeasible is None else one.infeasible.message
+        return [one.name, *([None] * (len(COMPARE_HEADER) - 2)), reason]
+    memory = figures.memory
+    links = {own.name: own.bytes_per_chip for own in figures.links}
+    return [
+        one.name,
+        degrees_text(figures.degrees),
+        *(figures.batch, figures.step_s, figures.tokens_per_s_per_user),
+        *(figures.tokens_per_s_per_chip, figures.mfu, figures.usd_per_million_tokens),
+        *(memory.weights_bytes, memory.kv_bytes, memory.states_bytes, memory.activations_bytes),
+        *(memory.capacity_bytes, links.get("scale-up"), links.get("scale-out")),
+        *(figures.bubble, figures.idle_chips, figures.gap, one.note),
+    ]
+
+
+def comparison_csv(found: Comparison) -> bytes:
+    """One line per candidate."""
+    return csv_table(COMPARE_HEADER, (_row(one) for one in found.candidates))
