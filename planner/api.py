@@ -58,7 +58,7 @@ from planner.domain.layout import (
 )
 from planner.domain.model import ModelSpec
 from planner.domain.outcome import Infeasible
-from planner.domain.question import Question, check_drafts, check_phase
+from planner.domain.question import Question, check_context, check_drafts, check_phase
 from planner.domain.workload import Objective, Phase, TimeModel
 from planner.errors import ModelBugError, SpecError
 from planner.search.control import Progress
@@ -154,12 +154,7 @@ def read_question(question: Question, change: Change | None = None) -> tuple[Inp
     spec = spec if change is None else change(spec)
     model = load_model(question.model)
     tokens = question.context_tokens + (question.seq_len or 0)
-    if model.max_context is not None and tokens > 16 * model.max_context:
-        option = "--context" if question.seq_len is None else "--seq"
-        raise SpecError(
-            f"{option}: {tokens} is over 16 times the model's {model.max_context}",
-            "check the unit: 8k means 8192 tokens",
-        )
+    check_context(model.max_context, tokens, "--context" if question.seq_len is None else "--seq")
     _check_experts(question, model)
     price = question.price_usd_per_hour
     routing = load_routing(question.loads, moe_shape(model), len(moe_layer_indices(model)))
@@ -244,7 +239,7 @@ def case_of_layout(layout: Layout, changed: Changed = UNCHANGED) -> _Case:
 
 
 def request_of(question: Question, inputs: Inputs, case: _Case) -> PlanRequest:
-    """What the search is asked."""
+    """What the search wants to know; of the question only what inputs do not hold."""
     return PlanRequest(
         setting=case.setting,
         topology=case.topology,
@@ -314,7 +309,7 @@ def evaluate_layout(layout: Layout) -> Layout:
     """
     case = case_of_layout(layout)
     assignment = assignment_of(layout, case.topology)
-    broken = structure_violations(assignment, case.setting.model, _limits(layout, case))
+    broken = structure_violations(assignment, case.setting.model, limits_of(layout, case))
     if broken:
         raise SpecError(
             "the layout cannot be priced: " + "; ".join(broken[:5]),
@@ -334,7 +329,8 @@ def price_decisions(inputs: Inputs, case: _Case, assignment: Assignment) -> Pred
     )
 
 
-def _limits(layout: Layout, case: _Case) -> Limits:
+def limits_of(layout: Layout, case: _Case) -> Limits:
+    """What a layout's own inputs fix, for the validator."""
     spared = case.topology.spared
     return Limits(
         num_chips=case.topology.num_chips,
@@ -354,7 +350,7 @@ def verify(layout: Layout) -> tuple[str, ...]:
         assignment = assignment_of(layout, case.topology)
     except SpecError as error:
         return (error.message,)
-    limits = _limits(layout, case)
+    limits = limits_of(layout, case)
     broken = structure_violations(assignment, case.setting.model, limits)
     if broken:
         return broken
@@ -378,7 +374,7 @@ def _spare_violations(layout: Layout, assignment: Assignment, case: _Case) -> li
     if unknown:
         return [f"reserved_chips: there is no chip '{name}' on this machine" for name in unknown]
     spares = tuple(chips[name] for name in layout.reserved_chips)
-    return spares_are_listed(spares, assignment, _limits(layout, case))
+    return spares_are_listed(spares, assignment, limits_of(layout, case))
 
 
 def differences(stated: object, fresh: object, field: str) -> list[str]:
@@ -432,7 +428,7 @@ def _layout(inputs: Inputs, case: _Case, found: SearchResult) -> Layout:
         ),
         why=why(found),
     )
-    limits = _limits(layout, case)
+    limits = limits_of(layout, case)
     broken = structure_violations(best.assignment, case.setting.model, limits)
     broken += limit_violations(price_decisions(inputs, case, best.assignment), limits)
     if broken:

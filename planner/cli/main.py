@@ -23,6 +23,7 @@ COMMANDS = {
     "verify": "Check a layout file and name each violation.",
     "export": "Write a layout as the launch configuration of an engine.",
     "import": "Read a deployment and compare it with the best layout.",
+    "replan": "Change a running layout to what has changed, and move little.",
     "validate": "Compare predictions with measured runs.",
     "calibrate": "Fit a machine's constants to your measurements.",
     "schema": "Print the JSON Schema of layout files.",

@@ -172,3 +172,18 @@ def check_drafts(question: Question) -> None:
             "--draft needs the probability that a drafted token is accepted",
             "write for example --acceptance 0.8",
         )
+
+
+def check_context(max_context: int | None, tokens: int, option: str) -> None:
+    """Refuse contexts far beyond the ``max_context`` of a model: units were mixed up.
+
+    Raises
+    ------
+    SpecError
+        Naming the option.
+    """
+    if max_context is not None and tokens > 16 * max_context:
+        raise SpecError(
+            f"{option}: {tokens} is over 16 times the model's {max_context}",
+            "check the unit: 8k means 8192 tokens",
+        )
