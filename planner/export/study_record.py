@@ -5,14 +5,16 @@ Layouts themselves are left out of the JSON of a comparison: ``plan -o`` writes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
 
-from planner.domain.train_layout import TrainDegrees
 from planner.export.csv_table import Cell, csv_table
 from planner.export.layout_file import record_json
+from planner.studies.frontier import Frontier
 from planner.studies.record import Candidate, Comparison
+from planner.studies.words import degrees_text
 
 COMPARE_HEADER = (
     *("strategy", "degrees", "batch", "step_s", "tokens_per_s_per_user", "tokens_per_s_per_chip"),
@@ -29,24 +31,6 @@ def comparison_json(found: Comparison) -> bytes:
     for one in record["candidates"]:
         del one["layout"]
     return record_json(record)
-
-
-def degrees_text(degrees: object) -> str:
-    """Degrees as ``tp1 dp72 ep72 pp2``, those that split something, and what goes with them."""
-    if isinstance(degrees, TrainDegrees):
-        pairs = [
-            *(("tp", degrees.tp), ("cp", degrees.cp), ("dp", degrees.dp), ("pp", degrees.pp)),
-            *(("ep", degrees.ep), ("etp", degrees.expert_tp), ("zero", degrees.zero_stage)),
-        ]
-        words = [f"{name}{value}" for name, value in pairs if value > 1 or name == "zero"]
-        return " ".join([*words, degrees.schedule.value])
-    names = ("attn_tp", "cp", "attn_dp", "ep", "expert_tp", "pp", "replicas")
-    words = [
-        f"{name.removeprefix('attn_')}{getattr(degrees, name)}"
-        for name in names
-        if getattr(degrees, name) > 1
-    ]
-    return " ".join(words)
 
 
 def _row(one: Candidate) -> list[Cell]:
@@ -70,3 +54,29 @@ def _row(one: Candidate) -> list[Cell]:
 def comparison_csv(found: Comparison) -> bytes:
     """One line per candidate."""
     return csv_table(COMPARE_HEADER, (_row(one) for one in found.candidates))
+
+
+FRONTIER_HEADER = (
+    *("model", "machine", "limit_s", "step_s", "tokens_per_s_per_user", "tokens_per_s_per_chip"),
+    *("usd_per_million_tokens", "speed", "price", "batch", "draft", "degrees", "gap"),
+)
+
+
+def frontiers_json(found: Sequence[Frontier]) -> bytes:
+    """All frontiers, in the order in which they were asked for."""
+    return record_json(tuple(found))
+
+
+def frontiers_csv(found: Sequence[Frontier]) -> bytes:
+    """One line per point."""
+    rows: list[list[Cell]] = [
+        [
+            *(one.model, one.machine, point.limit_s, point.step_s, point.tokens_per_s_per_user),
+            *(point.tokens_per_s_per_chip, point.usd_per_million_tokens, point.speed),
+            *(point.price, point.batch, point.degrees.draft, degrees_text(point.degrees)),
+            point.gap,
+        ]
+        for one in found
+        for point in one.points
+    ]
+    return csv_table(FRONTIER_HEADER, rows)

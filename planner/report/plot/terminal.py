@@ -9,6 +9,7 @@ from typing import TextIO
 from planner.report.plot.chart import Chart, Series, extent, number, ticks, totals
 
 WIDTH, HEIGHT = 88, 22
+_POINTS = ("o", "x", "+", "*", "#")
 _MARKERS = ("braille", "*", "+", "x", "o", "#", "%", "@")
 
 
@@ -31,8 +32,10 @@ def terminal_text(chart: Chart, width: int = WIDTH, height: int = HEIGHT) -> str
     for place, one in enumerate(lines):
         x, y = _scale(chart.log_x, one.x), _scale(chart.log_y, one.y)
         marker = "·" if one.dashed else _MARKERS[place % len(_MARKERS)]
-        draw = plotext.scatter if one.points else plotext.plot
-        draw(x, y, label=one.name, marker=marker)
+        if one.points:
+            plotext.scatter(x, y, label=one.name, marker=_POINTS[place % len(_POINTS)])
+        else:
+            plotext.plot(x, y, label=one.name, marker=marker)
     (left, right), (low, high) = extent(chart)
     inside = [mark for mark in chart.marks if mark.axis == "y" or left <= mark.value <= right]
     for mark in inside:
