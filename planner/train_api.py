@@ -160,6 +160,23 @@ def _read(question: TrainQuestion, change: Change | None = None) -> tuple[TrainI
     return inputs, _case(inputs, model, spec)
 
 
+def read_training(question: TrainQuestion) -> tuple[TrainInputs, _Case]:
+    """Read the files of a question: what a layout carries, and what it is priced on."""
+    return _read(question)
+
+
+def training_case(layout: TrainLayout) -> tuple[_Case, MachinePart]:
+    """What a layout was planned for, from the facts that it carries, and the part it runs on.
+
+    Raises
+    ------
+    SpecError
+        The machine has no such part.
+    """
+    case = _case_of_layout(layout)
+    return case, _part_of(case, layout)
+
+
 def _case(inputs: TrainInputs, model: ModelSpec, spec: MachineSpec) -> _Case:
     if inputs.ideal:
         spec = ideal(spec)

@@ -50,7 +50,10 @@ def commands(section):
 # Searches over many chips, which take longer than a test should, and what reads files that the
 # README does not show.
 LONG = ("plan deepseek-v3 --on gb200-nvl72 --racks 2",)
-NEED_FILES = ("layout.json", "topo.txt", "placement.json", "serve.sh")
+NEED_FILES = (
+    *("layout.json", "topo.txt", "placement.json", "serve.sh", "train.sh"),
+    "export training.json",
+)
 MACHINE = README.split("    extends = ")[1].split("\n\nor list")[0]
 MACHINE = "\n".join(line.removeprefix("    ") for line in f"    extends = {MACHINE}".splitlines())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from planner.catalog.flags import Flags, FlagTable, flags_of_yaml, parse_flags
 from planner.catalog.launch_text import ShellCommand, Word, read_commands, split_commands
 from planner.catalog.yaml_text import YamlFile, read_yaml
-from planner.domain.deployment import ServingDeployment
+from planner.domain.deployment import ServingDeployment, TrainingDeployment
 from planner.domain.dtypes import DType
 from planner.errors import CatalogError
 
@@ -29,6 +29,15 @@ class Deployed:
     file: str
     told: ServingDeployment
     model: str | None = None
+    unread: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeployedTraining:
+    """A training run as found; ``unread`` are flags that were not understood."""
+
+    file: str
+    told: TrainingDeployment
     unread: tuple[str, ...] = ()
 
 

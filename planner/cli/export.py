@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from planner.export.artifact import Artifact
     from planner.export.engines.request import ExportOptions
 
-TARGETS = (*(engine.value for engine in SERVING_ENGINES), *(form.value for form in ExpertFormat))
+TARGETS = (*(engine.value for engine in Engine), *(form.value for form in ExpertFormat))
 _VERSIONS = "; ".join(f"{name} {', '.join(CHECKED_VERSIONS[name])}" for name in TARGETS)
 _ONLY_ENGINES = ("max_context", "draft_model", "hosts")
 
@@ -65,7 +65,9 @@ def command(layout: str, target: str, folder: str | None, as_json: bool, **value
     else:
         if values["model"] is not None:
             raise SpecError("--model belongs to experts-*", "a layout names its own model")
-        found = _serving(layout, Engine(target), _options(values))
+        engine, options = Engine(target), _options(values)
+        export = _serving if engine in SERVING_ENGINES else _training
+        found = export(layout, engine, options)
     return _show(found, folder, as_json)
 
 
@@ -92,9 +94,22 @@ def _serving(layout: str, engine: Engine, options: ExportOptions) -> Artifact:
 
     if is_train_layout(layout):
         raise SpecError(
-            f"--to {engine.value} serves, the layout trains", "plan with --phase decode"
+            f"--to {engine.value} serves, the layout trains", "--to megatron, torchtitan or maxtext"
         )
     return export_serving(read_layout(layout), engine, options)
+
+
+def _training(layout: str, engine: Engine, options: ExportOptions) -> Artifact:
+    from planner.export.layout_file import read_layout
+    from planner.export.train_file import is_train_layout, read_train_layout
+    from planner.export.training_export import export_training
+
+    if not is_train_layout(layout):
+        read_layout(layout)
+        raise SpecError(
+            f"--to {engine.value} trains, the layout serves", "--to vllm, sglang or trtllm"
+        )
+    return export_training(read_train_layout(layout), engine, options)
 
 
 def _experts(layout: str, target: ExpertFormat, values: dict[str, Any]) -> Artifact:

@@ -26,7 +26,7 @@ _DTYPES = click.Choice([dtype.value for dtype in DType])
 @click.option(
     "--from",
     "engine",
-    type=click.Choice([engine.value for engine in SERVING_ENGINES]),
+    type=click.Choice([engine.value for engine in Engine]),
     required=True,
     help="Whose flags or YAML it is.",
 )
@@ -63,30 +63,45 @@ _DTYPES = click.Choice([dtype.value for dtype in DType])
 def command(file: str | None, out: str | None, as_json: bool, **values: Any) -> int:
     """Read a deployment, price it, compare it with the best layout and explain the difference.
 
-    FILE holds launch lines, a YAML of flags, or a Kubernetes LeaderWorkerSet. Where it runs more
-    sequences than memory holds, as many as fit are priced.
+    FILE holds launch lines, a YAML of flags, a Kubernetes LeaderWorkerSet, or a configuration of
+    torchtitan. Where a server runs more sequences than memory holds, as many as fit are priced.
 
     Example: planner import serve.sh --from vllm --on h800-hgx --nodes 4 --context 8k
+
+    Example: planner import train.sh --from megatron --model llama-3.1-70b --on h100-hgx --nodes 8
 
     Example: planner import --from sglang --flags "--tp-size 16 --ep-size 16" --model deepseek-v3
     --on h800-hgx --nodes 2 --context 4k --no-compare -o layout.json
     """
-    from planner.cli.show import print_bytes
-    from planner.deployment.compare import compare, read_deployment
-    from planner.export.layout_file import (
-        check_writable,
-        layout_json,
-        record_json,
-        write_text_atomic,
-    )
+    from planner.export.layout_file import check_writable
 
     if out is not None:
         check_writable(out)
-    found = _read(file, Engine(values["engine"]), values["flags"])
+    if (file is None) == (values["flags"] is None):
+        raise SpecError("name a FILE, or write --flags, not both", "for example serve.sh")
+    engine = Engine(values["engine"])
+    if engine in SERVING_ENGINES:
+        content = _serving(file, engine, as_json, values)
+    else:
+        from planner.cli.import_training import import_training
+
+        content = import_training(file, engine, as_json, values)
+    if out is not None:
+        from planner.export.layout_file import write_text_atomic
+
+        write_text_atomic(out, content)
+        click.echo(f"wrote {out}", err=True)
+    return 0
+
+
+def _serving(file: str | None, engine: Engine, as_json: bool, values: dict[str, Any]) -> bytes:
+    """Print what is found; returns the layout's file."""
+    from planner.deployment.compare import compare, read_deployment
+    from planner.export.layout_file import layout_json
+
+    found = _read(file, engine, values["flags"])
     question = _question(found, values)
     current, _, case = read_deployment(found.told, question, _ranks(values["hosts"]))
-    if out is not None:
-        write_text_atomic(out, layout_json(current.layout))
     compared = None
     if not values["no_compare"]:
         from planner.report.progress import search_line
@@ -95,23 +110,23 @@ def command(file: str | None, out: str | None, as_json: bool, **values: Any) -> 
         with search_line(sys.stderr, UNITS[question.objective]) as progress:
             compared = compare(current, question, case, progress)
     if as_json:
+        from planner.cli.show import print_bytes
         from planner.export.deployment_record import deployment_record
+        from planner.export.layout_file import record_json
 
         record = deployment_record(found.file, current, found.unread, compared)
         print_bytes(record_json(record))
+        return layout_json(current.layout)
+    from planner.report.deployment_text import show_comparison, show_deployment
+
+    show_deployment(found.file, current, found.unread, sys.stdout)
+    if compared is None:
+        from planner.report.plan_text import show_layout
+
+        show_layout(current.layout, sys.stdout)
     else:
-        from planner.report.deployment_text import show_comparison, show_deployment
-
-        show_deployment(found.file, current, found.unread, sys.stdout)
-        if compared is None:
-            from planner.report.plan_text import show_layout
-
-            show_layout(current.layout, sys.stdout)
-        else:
-            show_comparison(compared, sys.stdout)
-    if out is not None:
-        click.echo(f"wrote {out}", err=True)
-    return 0
+        show_comparison(compared, sys.stdout)
+    return layout_json(current.layout)
 
 
 def _read(file: str | None, engine: Engine, flags: str | None) -> Deployed:
@@ -119,8 +134,6 @@ def _read(file: str | None, engine: Engine, flags: str | None) -> Deployed:
     from planner.catalog.deployed_trtllm import read_trtllm
     from planner.catalog.deployed_vllm import read_vllm
 
-    if (file is None) == (flags is None):
-        raise SpecError("name a FILE, or write --flags, not both", "for example serve.sh")
     readers = {Engine.VLLM: read_vllm, Engine.SGLANG: read_sglang, Engine.TRTLLM: read_trtllm}
     return readers[engine](file or "--flags", flags)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from planner.domain.dtypes import DType
+from planner.domain.train_layout import TrainDegrees
 
 
 class Engine(StrEnum):
@@ -115,3 +116,34 @@ class ServingDeployment:
     def chips(self) -> int:
         """Chips of all instances."""
         return self.instances * self.tp * self.dp * self.cp * self.pp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingDeployment:
+    """One training engine's flags, resolved.
+
+    Parameters
+    ----------
+    degrees : TrainDegrees
+        With ``dp`` and ``microbatches`` worked out from the number of chips and the batch.
+    chunk_layers : tuple of int, optional
+        Layers of each pipeline chunk in the order of the model; an even split when absent.
+    activations : DType, optional
+        Format of matmul inputs; that of the model when absent.
+    """
+
+    engine: Engine
+    degrees: TrainDegrees
+    global_batch: int
+    seq_len: int
+    chunk_layers: tuple[int, ...] | None = None
+    optimizer: str = "adam"
+    optimizer_state: str = "fp32"
+    gradients: str = "fp32"
+    activations: DType | None = None
+
+    @property
+    def chips(self) -> int:
+        """Chips of the run."""
+        d = self.degrees
+        return d.tp * d.cp * d.dp * d.pp

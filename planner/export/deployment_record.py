@@ -6,7 +6,9 @@ import msgspec
 
 from planner.deployment.compare import Comparison
 from planner.deployment.serving import Deployment
+from planner.deployment.train_compare import TrainComparison
 from planner.domain.layout import DegreesRecord, Layout
+from planner.domain.train_layout import TrainDegrees, TrainLayout
 
 
 class PricedRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,5 +83,74 @@ def deployment_record(
         chips=current.told.chips,
         unread=unread,
         current=_priced(current.layout),
+        comparison=comparison,
+    )
+
+
+class PricedRunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One training layout in numbers."""
+
+    degrees: TrainDegrees
+    step_s: float
+    mfu: float
+
+
+class RunComparisonRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A run beside the best layout; ratios are how many times faster its step is."""
+
+    best: PricedRunRecord
+    expressible: PricedRunRecord
+    ratio: float
+    expressible_ratio: float
+    changes: list[ChangeRecord]
+    changes_gain: float | None
+
+
+class TrainingRunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A training run as read, and the comparison where one was asked for."""
+
+    engine: str
+    file: str
+    chips: int
+    unread: tuple[str, ...]
+    fits: bool
+    current: PricedRunRecord
+    comparison: RunComparisonRecord | None
+
+
+def _run(layout: TrainLayout) -> PricedRunRecord:
+    found = layout.prediction
+    return PricedRunRecord(degrees=layout.degrees, step_s=found.step_s, mfu=found.mfu)
+
+
+def training_run_record(
+    file: str,
+    engine: str,
+    layout: TrainLayout,
+    unread: tuple[str, ...],
+    found: TrainComparison | None,
+) -> TrainingRunRecord:
+    """Everything that is printed of a training run."""
+    comparison = None
+    if found is not None:
+        why = found.explanation
+        comparison = RunComparisonRecord(
+            best=_run(found.best),
+            expressible=_run(found.told),
+            ratio=found.ratio,
+            expressible_ratio=found.told_ratio,
+            changes=[]
+            if why is None
+            else [ChangeRecord(flag=name, now=old, better=new) for name, old, new in why.changes],
+            changes_gain=None if why is None else why.gain,
+        )
+    memory = layout.prediction.memory
+    return TrainingRunRecord(
+        engine=engine,
+        file=file,
+        chips=len(layout.chips),
+        unread=unread,
+        fits=memory.used_bytes <= memory.capacity_bytes * (1 + 1e-9),
+        current=_run(layout),
         comparison=comparison,
     )

@@ -55,3 +55,11 @@ def host_names(chips: Sequence[str], given: Sequence[str]) -> dict[str, str]:
 def renamed(instance: Instance, names: dict[str, str]) -> Instance:
     """The same instance on the user's hosts."""
     return Instance(nodes=tuple(replace(node, host=names[node.host]) for node in instance.nodes))
+
+
+def host_sizes(chips: Sequence[str], names: dict[str, str]) -> dict[str, int]:
+    """Chips of every host, by the user's names."""
+    sizes = dict.fromkeys(names.values(), 0)
+    for chip in chips:
+        sizes[names[host_of(chip)]] += 1
+    return sizes

@@ -8,7 +8,7 @@ from dataclasses import replace
 from planner.api import case_of_layout
 from planner.deployment.express import Expressed, express
 from planner.deployment.maps import rows_of
-from planner.deployment.ranks import Instance, host_of
+from planner.deployment.ranks import Instance
 from planner.deployment.rules import NAMES
 from planner.deployment.serving import told_to
 from planner.domain.assignment import SlotMap
@@ -25,6 +25,7 @@ from planner.export.engines.launch import (
     device_env,
     hardware_of,
     launch_text,
+    with_env,
 )
 from planner.export.engines.request import (
     KV_NAMES,
@@ -41,7 +42,7 @@ from planner.export.engines.trtllm import (
 )
 from planner.export.engines.vllm import vllm_command
 from planner.export.expert_maps import CanonicalMap, check_map, sglang_map, trtllm_map
-from planner.export.hosts_files import host_names, hostfile, rankfile, renamed
+from planner.export.hosts_files import host_names, host_sizes, hostfile, rankfile, renamed
 from planner.export.kubernetes import INDEX, LEADER, leader_worker_set, yaml_text
 from planner.export.layout_file import layout_json
 from planner.topology.graph import Topology
@@ -105,8 +106,8 @@ def _commands(
         for index, node in enumerate(own.nodes):
             command = _command(export, number, own, index, own.nodes[0].host)
             env = device_env(node, hosts[node.host], hardware)
-            command = replace(command, env=(*env, *command.env))
-            yield NodeCommand(instance=number, index=index, node=node, command=command)
+            own_command = with_env(command, env)
+            yield NodeCommand(instance=number, index=index, node=node, command=own_command)
             if export.engine is Engine.TRTLLM:
                 break
 
@@ -194,7 +195,7 @@ def export_serving(layout: Layout, engine: Engine, options: ExportOptions) -> Ar
     )
     names = host_names(topology.chip_names, options.hosts)
     instances = tuple(renamed(own, names) for own in expressed.instances)
-    sizes = _host_sizes(topology, names)
+    sizes = host_sizes(topology.chip_names, names)
     commands = list(_commands(export, instances, topology, sizes))
     _count_chips(expressed.layout, told, instances)
     notes = [*expressed.notes, *([unchecked] if unchecked else [])]
@@ -237,14 +238,6 @@ def _engine_files(export: ServingExport, instances: Sequence[Instance]) -> list[
         else:
             files.append((BALANCER_FILE, trtllm_map(found)))
     return files
-
-
-def _host_sizes(topology: Topology, names: dict[str, str]) -> dict[str, int]:
-    """Chips of every host, by the user's names."""
-    sizes = dict.fromkeys(names.values(), 0)
-    for chip in topology.chip_names:
-        sizes[names[host_of(chip)]] += 1
-    return sizes
 
 
 def _count_chips(layout: Layout, told: ServingDeployment, instances: Sequence[Instance]) -> None:

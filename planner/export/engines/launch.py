@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.deployment.ranks import Instance, Node
 
@@ -75,10 +75,20 @@ def device_env(node: Node, host_chips: int, hardware: Hardware) -> tuple[tuple[s
     return ((hardware.visible, ",".join(str(device) for device in node.devices)),)
 
 
+def with_env(command: Command, env: tuple[tuple[str, str], ...]) -> Command:
+    """The same command with more in its environment."""
+    return replace(command, env=(*env, *command.env))
+
+
+def _quoted(words: Sequence[str]) -> str:
+    """Words for a shell; those with a variable of the user stay open to it."""
+    return " ".join(word if "$" in word else shlex.quote(word) for word in words)
+
+
 def shell(command: Command) -> str:
     """One command over several lines, words that belong together on one."""
     env = [f"{name}={shlex.quote(value)}" for name, value in command.env]
-    parts = [shlex.join(command.program)] + [shlex.join(flag) for flag in command.flags]
+    parts = [_quoted(command.program)] + [_quoted(flag) for flag in command.flags]
     lines, line = [], " ".join([*env, parts[0]])
     for part in parts[1:]:
         if len(line) + len(part) + 3 > WIDTH:
