@@ -12,6 +12,7 @@ import msgspec
 
 from planner.export.csv_table import Cell, csv_table
 from planner.export.layout_file import record_json
+from planner.studies.curve import Curve
 from planner.studies.frontier import Frontier
 from planner.studies.record import Candidate, Comparison
 from planner.studies.words import degrees_text
@@ -80,3 +81,29 @@ def frontiers_csv(found: Sequence[Frontier]) -> bytes:
         for point in one.points
     ]
     return csv_table(FRONTIER_HEADER, rows)
+
+
+CURVE_HEADER = (
+    *("x", "batch", "step_s", "ideal_step_s", "ideal_compute_s", "ideal_memory_s"),
+    *("usd_per_million_tokens", "ideal_usd_per_million_tokens", "mfu", "ideal_mfu"),
+    *("weights_bytes", "kv_bytes", "activations_bytes", "reserve_bytes", "capacity_bytes"),
+)
+
+
+def curve_csv(found: Curve) -> bytes:
+    """One line per point: the figures, then the seconds of each term."""
+    names = list(dict.fromkeys(term.name for point in found.points for term in point.terms))
+    rows: list[list[Cell]] = []
+    for point in found.points:
+        own, lines = point.memory, point.ideal
+        seconds = {term.name: term.value for term in point.terms}
+        rows.append(
+            [
+                *(point.x, point.batch, point.step_s, lines.step_s, lines.compute_s),
+                *(lines.weights_s + lines.cache_s, point.usd_per_million_tokens),
+                *(lines.usd_per_million_tokens, point.mfu, lines.mfu, own.weights_bytes),
+                *(own.kv_bytes, own.activations_bytes, own.reserve_bytes, own.capacity_bytes),
+                *(seconds.get(name, 0.0) for name in names),
+            ]
+        )
+    return csv_table((*CURVE_HEADER, *(f"{name}_s" for name in names)), rows)
