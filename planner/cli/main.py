@@ -19,7 +19,7 @@ COMMANDS = {
     "plan": "Find the best layout and prove how good it is.",
     "compare": "Set families of strategies side by side, and say why one wins.",
     "frontier": "What speed costs: tokens/s/user against tokens/s/chip.",
-    "curve": "Draw step, cost, MFU or memory against batch, context, chips, stages.",
+    "curve": "Draw step, cost, MFU or memory against batch, context and more.",
     "evaluate": "Price a given layout without searching.",
     "estimate": "Price a training step, prefill, decode step or request as given.",
     "verify": "Check a layout file and name each violation.",
