@@ -53,6 +53,7 @@ LONG = ("plan deepseek-v3 --on gb200-nvl72 --racks 2",)
 NEED_FILES = (
     *("layout.json", "topo.txt", "placement.json", "serve.sh", "train.sh"),
     "export training.json",
+    "trace.jsonl",
 )
 MACHINE = README.split("    extends = ")[1].split("\n\nor list")[0]
 MACHINE = "\n".join(line.removeprefix("    ") for line in f"    extends = {MACHINE}".splitlines())

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from planner.cli.options import size_options, to_sizing
+from planner.cli.trace_options import TRACE_OPTION, apply_trace, serving_of
 from planner.domain.dtypes import DType
 from planner.domain.outcome import Infeasible
 from planner.domain.run import Optimizer, Overlap, Recompute, ScheduleKind
@@ -49,6 +50,7 @@ _RUN_OPTIONS = (
         metavar="FILE",
         help="serve: lengths that occur together, a CSV file of input,output and perhaps weight.",
     ),
+    TRACE_OPTION,
     click.option("--concurrency", type=int, help="serve: requests in flight."),
     click.option("--rate", metavar="N/s", help="serve: arriving requests, e.g. 4/s."),
 )
@@ -227,6 +229,11 @@ def to_run_question(model: str, values: dict[str, Any]) -> RunQuestion:
     """
     if values["machine"] is None:
         raise SpecError("--on is missing", "write for example --on h100-hgx")
+    values, trace = apply_trace(values["kind"], values)
+    mix: tuple[RequestKind, ...] = ()
+    rate: float | None = None
+    if values["kind"] == EstimateKind.SERVE.value:
+        mix, rate = serving_of(trace, values)
     read: dict[str, Any] = {
         name: None if values[name] is None else parse_tokens(values[name], _option(name))
         for name in _TOKENS
@@ -248,8 +255,8 @@ def to_run_question(model: str, values: dict[str, Any]) -> RunQuestion:
         optimizer_state=DType(values["optimizer_state"]),
         gradients=DType(values["gradients"]),
         overlap=parse_overlap(values["overlap"]),
-        rate=parse_rate(values["rate"]),
-        mix=_read_mix(values["mix"]),
+        rate=rate or parse_rate(values["rate"]),
+        mix=mix or _read_mix(values["mix"]),
         price=None if price is None else parse_usd(price, "--price"),
         **{name: values[name] for name in _KEPT},
         **read,

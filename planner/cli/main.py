@@ -34,6 +34,7 @@ COMMANDS = {
     "topology": "Look at a machine.",
     "schedule": "Draw a pipeline schedule and its bubble.",
     "experts": "Place expert copies on chips for measured loads.",
+    "workload": "Read a request trace: lengths, contexts, arrivals.",
     "economics": "Price tokens, caches and training budgets.",
 }
 # Modules that cannot be called as their command.

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from planner.cli.trace_options import TRACE_OPTION, apply_trace
 from planner.domain.degrees import OVERLAP_LABELS, OverlapMode
 from planner.domain.dtypes import DType
 from planner.domain.hardware import Sizing
@@ -215,6 +216,7 @@ def question_options(command: Command) -> Command:
             metavar="TOKENS",
             help="prefill: new tokens of a sequence, e.g. 4k; train: tokens of a sequence.",
         ),
+        TRACE_OPTION,
         click.option(
             "--exclude",
             multiple=True,
@@ -317,6 +319,7 @@ def to_question(model: str, values: dict[str, Any]) -> Question:
         Naming the option that cannot be read, is missing, or is not supported yet.
     """
     _refuse_later(values)
+    values, _ = apply_trace(values["phase"], values)
     phase = Phase(values["phase"])
     needed = [("machine", "--on", "gb200-nvl72"), ("context", "--context", "8k")]
     if phase is Phase.PREFILL:
