@@ -234,8 +234,7 @@ def case_of_layout(layout: Layout, changed: Changed = UNCHANGED) -> _Case:
     """Rebuild what a layout was planned for from the facts that it carries."""
     inputs = layout.inputs
     model = model_from_facts(inputs.model.config, inputs.model.name, "layout: inputs.model.config")
-    case = _case(inputs, model, changed.machine(machine_of(inputs.machine)))
-    return replace(case, setting=replace(case.setting, model=changed.model(case.setting.model)))
+    return _case(inputs, changed.model(model), changed.machine(machine_of(inputs.machine)))
 
 
 def request_of(question: Question, inputs: Inputs, case: _Case) -> PlanRequest:

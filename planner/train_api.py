@@ -203,8 +203,7 @@ def _dtype(name: str | None) -> DType | None:
 def _case_of_layout(layout: TrainLayout, changed: Changed = UNCHANGED) -> _Case:
     inputs = layout.inputs
     model = model_from_facts(inputs.model.config, inputs.model.name, "layout: inputs.model.config")
-    case = _case(inputs, model, changed.machine(machine_of(inputs.machine)))
-    return replace(case, model=changed.model(case.model))
+    return _case(inputs, changed.model(model), changed.machine(machine_of(inputs.machine)))
 
 
 def _requests(

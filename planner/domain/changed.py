@@ -18,7 +18,8 @@ class Changed:
     Parameters
     ----------
     machine, model : callable
-        Given the machine at its size, and the model in its formats, return those to price.
+        Given the machine at its size, and the model in the formats of its configuration, return
+        those to price.
     """
 
     machine: Change = lambda spec: spec

@@ -15,6 +15,7 @@ from planner.export.layout_file import record_json
 from planner.studies.curve import Curve
 from planner.studies.frontier import Frontier
 from planner.studies.record import Candidate, Comparison
+from planner.studies.sensitivity import Sensitivity
 from planner.studies.words import degrees_text
 
 COMPARE_HEADER = (
@@ -107,3 +108,22 @@ def curve_csv(found: Curve) -> bytes:
             ]
         )
     return csv_table((*CURVE_HEADER, *(f"{name}_s" for name in names)), rows)
+
+
+SENSITIVITY_HEADER = (
+    *("kind", "name", "value", "unit", "elasticity", "s_per_unit", "twice_or_half_step_s"),
+)
+
+
+def sensitivity_csv(found: Sensitivity) -> bytes:
+    """One line per figure."""
+    return csv_table(
+        SENSITIVITY_HEADER,
+        (
+            (
+                *(own.kind, own.name, own.value, own.unit, own.elasticity, own.s_per_unit),
+                own.twice_s,
+            )
+            for own in found.parameters
+        ),
+    )

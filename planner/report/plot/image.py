@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg")
 SIZE_INCHES = (8.0, 5.0)
 DPI = 150
+LONG_NAME = 12  # characters of a bar's name that need to be turned
 
 
 def check_format(path: str) -> str:
@@ -86,6 +87,8 @@ def _bars(axes: Axes, chart: Chart) -> None:
     for one in chart.stack:
         axes.bar(chart.bars, one.y, bottom=bottom, label=one.name)
         bottom = [base + value for base, value in zip(bottom, one.y, strict=True)]
+    if max(map(len, chart.bars)) > LONG_NAME:
+        axes.tick_params(axis="x", labelrotation=30, labelsize="small")
 
 
 def _axis(axes: Axes, chart: Chart) -> None:
