@@ -28,9 +28,19 @@ if TYPE_CHECKING:
     from planner.errors import CatalogError, ModelBugError, PlannerError, SpecError
     from planner.machine_api import load_topology
     from planner.run_api import EstimateKind, RunEstimate, RunQuestion, estimate
+    from planner.studies.compare import compare
+    from planner.studies.compare_train import compare_training
+    from planner.studies.curve import curve
+    from planner.studies.frontier import frontier
+    from planner.studies.sensitivity import sensitivity
     from planner.verify_api import verify_certificate
 
 _HOMES = {
+    "compare": "planner.studies.compare",
+    "compare_training": "planner.studies.compare_train",
+    "curve": "planner.studies.curve",
+    "frontier": "planner.studies.frontier",
+    "sensitivity": "planner.studies.sensitivity",
     "estimate": "planner.run_api",
     "evaluate": "planner.api",
     "evaluate_layout": "planner.api",
@@ -69,12 +79,17 @@ __all__ = [
     "SpecError",
     "Wounds",
     "__version__",
+    "compare",
+    "compare_training",
+    "curve",
     "estimate",
     "evaluate",
     "evaluate_layout",
+    "frontier",
     "load_model",
     "load_topology",
     "plan",
+    "sensitivity",
     "verify",
     "verify_certificate",
 ]
