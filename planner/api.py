@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct, structs
 
-from planner.catalog.loads import load_routing
 from planner.catalog.machine_size import sized
 from planner.catalog.machines import (
     load_machine,
@@ -26,6 +25,7 @@ from planner.catalog.model_config import (
     model_names,
     override_precision,
 )
+from planner.catalog.routing_file import load_routing
 from planner.catalog.wounds_file import with_wounds
 from planner.compose import (
     assignment_of,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from msgspec import structs
 
 from planner.api import case_of_layout, limits_of, request_of, verify
-from planner.catalog.loads import load_routing
 from planner.catalog.machines import machine_from_facts
 from planner.catalog.model_config import model_from_facts
+from planner.catalog.routing_file import load_routing
 from planner.catalog.wounds_file import with_wounds
 from planner.compose import (
     assignment_of,

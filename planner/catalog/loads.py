@@ -1,19 +1,16 @@
-"""Tables of numbers from files: tokens of each expert, bytes between chips."""
+"""Tables of numbers from files: bytes between chips, and what other readers share."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import msgspec
 
-from planner.errors import CatalogError, SpecError
+from planner.errors import CatalogError
 
-Rows = tuple[tuple[float, ...], ...]
 MAX_FILE_BYTES = 64 * 2**20
 MAX_BYTES = 1e18
 _MATRIX = "write [[bytes from chip 0 to chip 0, to chip 1, ...], one row per sender]"
-_EXAMPLE = "write [[count of expert 0, expert 1, ...], one row per MoE layer]"
 
 
 def read_bytes(path: str, limit: int, remedy: str) -> bytes:
@@ -78,55 +75,3 @@ def load_matrix(path: str) -> list[list[float]]:
                 f"needs numbers of bytes from 0 to {MAX_BYTES:g}", file=path, field=f"[{index}]"
             )
     return table
-
-
-def load_routing(path: str | None, shape: tuple[int, int] | None, num_layers: int) -> Rows | None:
-    """Read a JSON or CSV table ``[MoE layers, experts]`` and scale its rows to shares.
-
-    A share above ``1 / top_k`` cannot occur when a token picks distinct experts and is
-    refused.
-
-    Parameters
-    ----------
-    shape : (int, int) or None
-        ``(num_experts, top_k)`` of the model.
-
-    Raises
-    ------
-    CatalogError
-        The file is missing, malformed, of the wrong shape, negative, or impossible.
-    SpecError
-        The model has no experts.
-    """
-    if path is None:
-        return None
-    if shape is None:
-        raise SpecError("--loads: this model has no experts", "leave --loads out")
-    num_experts, top_k = shape
-    table = read_table(path, _EXAMPLE)
-    if len(table) != num_layers or any(len(row) != num_experts for row in table):
-        widths = sorted({len(row) for row in table})
-        raise CatalogError(
-            f"has {len(table)} rows of {widths} numbers, expected {num_layers} of {num_experts}",
-            file=path,
-            remedy=_EXAMPLE,
-        )
-    return tuple(_shares(row, path, index, top_k) for index, row in enumerate(table))
-
-
-def _shares(row: list[float], path: str, index: int, top_k: int) -> tuple[float, ...]:
-    # Larger numbers, infinity and NaN would overflow the sum.
-    total = math.fsum(row) if all(value <= MAX_BYTES for value in row) else math.inf
-    if not math.isfinite(total) or total <= 0 or min(row) < 0:
-        raise CatalogError(
-            "needs finite counts, none negative, not all zero", file=path, field=f"[{index}]"
-        )
-    shares = tuple(value / total for value in row)
-    if max(shares) > (1 + 1e-9) / top_k:
-        raise CatalogError(
-            f"expert {shares.index(max(shares))} receives {max(shares):.1%} of the routed tokens; "
-            f"with top-{top_k} routing no expert can exceed {1 / top_k:.1%}",
-            file=path,
-            field=f"[{index}]",
-        )
-    return shares

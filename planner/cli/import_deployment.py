@@ -44,7 +44,11 @@ _DTYPES = click.Choice([dtype.value for dtype in DType])
 @click.option("--weights", type=_DTYPES, help="Format of the matmul weights.")
 @click.option("--activations", type=_DTYPES, help="Format of matmul inputs.")
 @click.option("--kv", type=_DTYPES, help="Format of the KV cache; that of the flags if absent.")
-@click.option("--loads", metavar="FILE", help="Routing loads, JSON or CSV [layers, experts].")
+@click.option(
+    "--loads",
+    metavar="FILE",
+    help="Tokens of each expert [layers, experts]: JSON, CSV, .npy, .npz, or recorded.",
+)
 @click.option("--acceptance", type=float, help="Probability that a drafted token is accepted.")
 @click.option("--price", metavar="USD", help="Dollars per chip-hour.")
 @click.option(

@@ -242,7 +242,9 @@ def question_options(command: Command) -> Command:
         click.option("--kv", type=dtypes, help="Format of the KV cache."),
         click.option("--price", metavar="USD", help="Dollars per chip-hour."),
         click.option(
-            "--loads", metavar="FILE", help="Routing loads, JSON or CSV [layers, experts]."
+            "--loads",
+            metavar="FILE",
+            help="Tokens of each expert [layers, experts]: JSON, CSV, .npy, .npz, or recorded.",
         ),
         click.option(
             "--objective",
