@@ -3,7 +3,7 @@
 Sets, with ``S`` chips in a stage, ``D`` the largest scale-up domain, ``E`` experts:
 
     S            1 .. D, and n pieces of ceil(D / 2) .. D chips over n >= 2 domains
-    attn_tp      divides S, at most the heads of any layer
+    attn_tp      divides S, at most the heads of any layer but on a torus
     cp           divides S / attn_tp, of the values that the certificate lists, 1 where it does
                  not list attn_tp; attn_dp = S / (attn_tp cp), which is 1 for a model without
                  experts
@@ -126,7 +126,7 @@ class Space:
     def splits(self) -> Iterator[SplitChoice]:
         """Every split of every stage size that fits on the machine."""
         largest = max(len(domain) for domain in self.topology.open_domains)
-        heads = _most_heads(self.model)
+        heads = self.topology.num_chips if self.topology.is_torus else _most_heads(self.model)
         cells: dict[tuple[int, int], int] = {}
         for size in self.sizes():
             degrees = [degree for degree in range(1, size + 1) if size % degree == 0]

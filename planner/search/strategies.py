@@ -4,7 +4,8 @@ Sets
 ----
 stage size ``S`` (chips of one stage) : every size up to a scale-up domain, and every
     multiple of equal pieces over several domains
-``attn_tp`` : divisors of ``S`` up to the number of heads
+``attn_tp`` : divisors of ``S`` up to the number of heads; on a torus, whose compilers shard any
+    axis, all divisors
 ``cp`` : 1, and where :func:`shares_contexts` sees a use, always in prefill, every divisor of
     ``S / attn_tp``; ``attn_dp = S / (attn_tp cp)``
 ``ep`` : divisors of ``S`` up to the slots; ``expert_tp = S / ep``
@@ -38,7 +39,7 @@ from planner.cost.routing import moe_shape
 from planner.cost.step import layer_groups
 from planner.domain.curves import Op
 from planner.domain.degrees import Degrees, OverlapMode
-from planner.domain.model import LinearAttention, ModelSpec, MoeFfn
+from planner.domain.model import LinearAttention, MoeFfn
 from planner.domain.question import permits
 from planner.domain.workload import Objective, TimeModel
 from planner.search.request import PlanRequest
@@ -66,6 +67,7 @@ ALL_MICROBATCHES = 8
 # Where a rank holds fewer sequences, fractions of a sequence are worth sharing its context: of
 # more, a fraction is less than the gap that is proven if none is asked for.
 FEW_SEQUENCES = 200
+LONG_STEP = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,10 +106,16 @@ def divisors(number: int) -> list[int]:
     return sorted({*small, *(number // d for d in small)})
 
 
-def max_attn_tp(model: ModelSpec) -> int:
-    """Largest useful attention TP degree: the most heads of any layer."""
+def max_attn_tp(request: PlanRequest) -> int:
+    """Largest attention TP degree: the most heads of any layer, on a torus all chips.
+
+    Beyond the heads, a torus splits feed-forward layers further, and caches over sequences
+    (arXiv 2211.05102: PaLM 540B with 48 heads on 64 chips).
+    """
+    if request.topology.is_torus:
+        return request.topology.num_chips
     heads = []
-    for layer in model.layers:
+    for layer in request.setting.model.layers:
         attention = layer.attention
         if isinstance(attention, LinearAttention):
             heads.append(attention.num_value_heads)
@@ -159,8 +167,10 @@ def shares_contexts(request: PlanRequest, attn_tp: int) -> bool:
 
     - in time less than one sequence's core takes, so nothing unless that is more than the
       latency of the two collectives (``s < cp`` is the case of long contexts);
-    - in memory a fraction of what a rank holds, so something only where that is a few
-      sequences. What ``FEW_SEQUENCES`` leaves out are such roundings.
+    - in memory a fraction of the ``n`` sequences that a rank has room for. That is worth
+      ``t / n`` of a step ``t`` at most, so nothing unless that is more than the latency, and
+      little unless ``n`` is below ``FEW_SEQUENCES``. Without a limit on the step, ``t`` is
+      taken to be at most ``LONG_STEP`` times what it takes to read the whole memory.
 
     Prompts are shared to be computed sooner, all their layers: that may always pay.
 
@@ -187,7 +197,11 @@ def shares_contexts(request: PlanRequest, attn_tp: int) -> bool:
         core_s += len(group.indices) * float(price_op(core, setting.chip).busy_s)
         wait_s += len(group.indices) * wait
         cached += len(group.indices) * float(cache_bytes(setting, group, split, 1.0))
-    return core_s > wait_s or budget_bytes(setting) < FEW_SEQUENCES * cached
+    longest_s = request.step_limit_s
+    if longest_s is None:
+        longest_s = LONG_STEP * setting.chip.hbm_usable_bytes / setting.chip.hbm_bytes_per_s
+    held = budget_bytes(setting) / max(cached, 1.0)
+    return core_s > wait_s or (held < FEW_SEQUENCES and held * wait_s < longest_s)
 
 
 def context_ways(request: PlanRequest, size: int, attn_tp: int, shares: bool) -> list[int]:
@@ -297,7 +311,7 @@ def _splits(request: PlanRequest) -> dict[int, list[tuple[int, ...]]]:
     Values are in the order of ``SPLIT_FIELDS``.
     """
     dense = not any(isinstance(layer.ffn, MoeFfn) for layer in request.setting.model.layers)
-    heads = max_attn_tp(request.setting.model)
+    most_tp = max_attn_tp(request)
     largest = request.topology.largest_open
     drafts = draft_lengths(request)
     most_halved = request.setting.new_tokens or math.inf
@@ -308,7 +322,7 @@ def _splits(request: PlanRequest) -> dict[int, list[tuple[int, ...]]]:
     for size in stage_sizes(request):
         experts = list(_expert_choices(request, size))
         for attn_tp in divisors(size):
-            if attn_tp > heads or not permits(request.limits.tp, attn_tp):
+            if attn_tp > most_tp or not permits(request.limits.tp, attn_tp):
                 continue
             if request.limits.cp is None and attn_tp not in shares:
                 shares[attn_tp] = shares_contexts(request, attn_tp)

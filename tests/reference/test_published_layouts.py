@@ -113,30 +113,16 @@ def compare(row):
     return True
 
 
-# Strategies of real deployments that the free space lacks, each for a reason of its own.
-MISSING = {
-    # 64-way over 48 heads.
-    "pope-002": "not in the space",
-    "pope-005": "not in the space",
-}
 ALL = deployments()
-KNOWN = [row for row in ALL if row["id"] not in MISSING]
 
 
 @pytest.mark.parametrize("part", range(5))
 def test_published_deployments_are_never_better(part):
     fits = []
-    for row in KNOWN[part::5]:
+    for row in ALL[part::5]:
         try:
             fits.append(compare(row))
         except AssertionError as error:
             raise AssertionError(f"{row['id']}: {error}") from error
     assert len(fits) >= 5
     assert sum(fits) >= len(fits) - 1
-
-
-@pytest.mark.xfail(strict=True, reason="the space lacks these strategies", raises=AssertionError)
-@pytest.mark.parametrize("name", sorted(MISSING))
-def test_missing_strategies(name):
-    (row,) = [row for row in ALL if row["id"] == name]
-    compare(row)
