@@ -118,6 +118,48 @@ def routed_load(
     return found
 
 
+def busiest_touched(chances: FloatArray, spare: int, groups: int, tokens: float) -> FloatArray:
+    """Touched copies of the busiest group that no placement goes below, from whole copies.
+
+    Parameters
+    ----------
+    chances : array, shape ``[num_layers, num_experts]``
+        Chance of one token to pick each expert, ascending in every row.
+    spare : int
+        Copies beyond one of every expert.
+
+    Returns
+    -------
+    array, shape ``[num_layers]``
+
+    Notes
+    -----
+    Let ``k = ceil(E / G)`` and ``q`` the chance of the ``j``-th coldest expert, ``v`` that some
+    token of the step hits a copy with ``q``. Either some group has ``k`` copies with ``q`` or
+    more, and ``k v`` of them are touched. Or at most ``(k - 1) G`` copies have that: then of all
+    but ``j - 1`` experts at least ``m = E - (j - 1) - (k - 1) G`` have so many copies,
+    ``r = floor(p / q) + 1``, that each has less. These take ``r - 1`` spare copies each, and add
+    ``r (1 - (1 - p / r)^tokens) - (1 - (1 - p)^tokens)`` to what is touched: both grow with
+    ``p``, so the ``m`` coldest add least. What is touched in all, over ``G``, is then a bound.
+    """
+    num_experts = chances.shape[1]
+    most = -(-num_experts // groups)
+    once = 1.0 - (1.0 - chances) ** tokens
+    best = np.zeros(len(chances))
+    above = num_experts - (most - 1) * groups
+    for first in sorted({0, *(1 << power for power in range(num_experts.bit_length()))}):
+        if first >= above:
+            break
+        converted = slice(first, above)
+        p, least = chances[:, converted], chances[:, first : first + 1]
+        extra = np.floor(p / np.maximum(least, 1e-300))
+        each = (extra + 1.0) * (1.0 - (1.0 - p / (extra + 1.0)) ** tokens)
+        mean = (once.sum(axis=1) + (each - once[:, converted]).sum(axis=1)) / groups
+        mean = np.where(extra.sum(axis=1) > spare, np.inf, mean)
+        best = np.maximum(best, np.minimum(most * once[:, first], mean))
+    return best
+
+
 def touched_bound(
     loads: FloatArray, top_k: int, slots: tuple[int, int], tokens: float
 ) -> FloatArray:
@@ -137,7 +179,8 @@ def touched_bound(
     -----
     The touched copies of an expert with ``r`` copies grow concavely in ``r``: each copy
     beyond the first adds at least the chord's slope up to the largest ``r``. Without
-    copies the fullest group holds ``ceil(E / ep)`` experts, at least the coldest ones.
+    copies the fullest group holds ``ceil(E / ep)`` experts, at least the coldest ones. That
+    bounds the mean over groups; :func:`busiest_touched` sees that copies are whole.
     """
     num_slots, ep = slots
     num_experts = loads.shape[1]
@@ -148,7 +191,8 @@ def touched_bound(
     if extra > 0:
         most = extra + 1
         chord = (most * (1.0 - (1.0 - p / most) ** tokens) - once) / extra
-        return np.asarray((total + extra * chord.min(axis=1)) / ep)
+        mean = (total + extra * chord.min(axis=1)) / ep
+        return np.asarray(np.maximum(mean, busiest_touched(np.sort(p, axis=1), extra, ep, tokens)))
     fullest = -(-num_experts // ep)
     coldest = np.sort(once, axis=1)[:, :fullest].sum(axis=1)
     return np.asarray(np.maximum(total / ep, coldest))

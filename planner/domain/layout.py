@@ -118,6 +118,9 @@ class BatchSplit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sequences: tuple[tuple[int, ...], ...]
 
 
+Stopped = Literal["gap", "time limit", "interrupted", "exhausted", "own bounds"]
+
+
 class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was proved: no strategy of the searched space has an objective below ``bound``.
 
@@ -127,7 +130,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     last with or without a placement; ``infeasible_tpot`` miss the limit on the step, TPOT or
     TTFT; ``dominated`` are others that one of them is as good as.
     ``stopped`` is what ended the search: the gap was proven, the time limit, Ctrl-C, or nothing
-    was left.
+    was left. ``own bounds``: all strategies that may be better by more than the gap that was
+    asked for are solved, but some of them are not proven to be as good as they can be.
     """
 
     objective: float
@@ -141,7 +145,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     pruned: int
     solved: int
     dominated: int
-    stopped: Literal["gap", "time limit", "interrupted", "exhausted"]
+    stopped: Stopped
     space: dict[str, str]
 
 

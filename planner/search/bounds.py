@@ -172,10 +172,21 @@ class TouchedBound:
             position = np.searchsorted(self._grid, tokens, side="right") - 1
             return np.asarray(self._touched[np.maximum(position, 0)] / self._ep)
         mean = uniform_touched(num_experts, top_k, self._slots, tokens) / self._ep
+        mean = np.maximum(mean, self._whole_copies(num_experts, top_k / num_experts, tokens))
         # Without copies the fullest group holds ceil(E / ep) whole experts.
         whole = np.ceil(num_experts / self._ep)
         alone = 1.0 - (1.0 - top_k / num_experts) ** tokens
         return np.where(self._slots == num_experts, whole * alone, mean)
+
+    def _whole_copies(self, num_experts: int, chance: float, tokens: Real) -> Real:
+        """:func:`planner.cost.routing.busiest_touched` where all experts are alike."""
+        most = np.ceil(num_experts / self._ep)
+        once = 1.0 - (1.0 - chance) ** tokens
+        twice = 2.0 * (1.0 - (1.0 - chance / 2.0) ** tokens)
+        split = num_experts - (most - 1.0) * self._ep
+        mean = (num_experts * once + split * (twice - once)) / self._ep
+        mean = np.where(split > self._slots - num_experts, np.inf, mean)
+        return np.minimum(most * once, mean)
 
 
 class StepBound:

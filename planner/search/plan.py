@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from planner.cost.routing import moe_shape
 from planner.domain.degrees import Degrees
-from planner.domain.layout import Certificate
+from planner.domain.layout import Certificate, Stopped
 from planner.domain.outcome import Infeasible
 from planner.domain.workload import Objective
 from planner.search.batch_bounds import BoundTable, best_batches, decided_batches
@@ -32,6 +32,7 @@ from planner.search.objective import UNITS, objective_value
 from planner.search.request import PlanRequest
 from planner.search.solve import Solved, StrategySolver
 from planner.search.strategies import Strategies, enumerate_strategies, space_description
+from planner.search.validate import RELATIVE_TOLERANCE
 
 # Strategies bounded at a time.
 CHUNK = 1 << 15
@@ -248,10 +249,14 @@ def _certificate(
     memory = int((~table.fits_memory).sum())
     tpot = int((table.fits_memory & ~table.meets_tpot).sum())
     solved = len(search.solved)
+    gap = (search.best_value - bound) / search.best_value
+    why: Stopped = search.control.why
+    if why in ("gap", "exhausted") and gap > search.request.gap * (1 + RELATIVE_TOLERANCE):
+        why = "own bounds"
     return Certificate(
         objective=search.best_value,
         bound=bound,
-        gap=(search.best_value - bound) / search.best_value,
+        gap=gap,
         unit=UNITS[search.request.objective],
         enumerated=enumerated,
         infeasible_memory=memory,
@@ -260,7 +265,7 @@ def _certificate(
         pruned=enumerated - memory - tpot - solved,
         solved=solved,
         dominated=dominated_count(search.request, search.strategies),
-        stopped=search.control.why,
+        stopped=why,
         space=space_description(search.strategies),
     )
 

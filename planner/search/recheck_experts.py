@@ -157,7 +157,8 @@ def touched_floor(chances: Sequence[float], groups: int, num_slots: int, tokens:
     -----
     An expert with ``r`` copies has ``r (1 - (1 - p / r)^tokens)`` of them read, concave in
     ``r``: the chord to the largest ``r`` is below it. Without second copies the largest
-    group holds ``ceil(E / G)`` experts, at best the coldest.
+    group holds ``ceil(E / G)`` experts, at best the coldest. With them see
+    :func:`warm_copies_floor`.
     """
     once: list[float] = [1.0 - (1.0 - chance) ** tokens for chance in chances]
     total = sum(once)
@@ -170,4 +171,42 @@ def touched_floor(chances: Sequence[float], groups: int, num_slots: int, tokens:
         (most * (1.0 - (1.0 - chance / most) ** tokens) - single) / extra
         for chance, single in zip(chances, once, strict=True)
     )
-    return (total + extra * slope) / groups
+    return max((total + extra * slope) / groups, warm_copies_floor(chances, extra, groups, tokens))
+
+
+@lru_cache(maxsize=1 << 12)
+def _splits_below(
+    chances: tuple[float, ...], groups: int
+) -> tuple[tuple[float, int, tuple[tuple[float, int], ...]], ...]:
+    """For some coldness ``q``: spare copies, and experts with the copies that make each colder."""
+    coldest = sorted(chances)
+    must_split = len(coldest) - (-(-len(coldest) // groups) - 1) * groups
+    found = []
+    place = 0
+    while place < must_split:
+        q = coldest[place] or 1e-300
+        split = tuple((p, math.floor(p / q) + 1) for p in coldest[place:must_split])
+        found.append((q, sum(copies - 1 for _, copies in split), split))
+        place = max(1, 2 * place)
+    return tuple(found)
+
+
+def warm_copies_floor(chances: Sequence[float], extra: int, groups: int, tokens: float) -> float:
+    """Copies that the busiest group reads, since some group has its share of warm ones.
+
+    With ``k = ceil(E / G)`` a group has ``k`` copies at least as warm as ``q``, unless so many
+    experts are split that at most ``(k - 1) G`` such copies are left. Splitting costs spare
+    copies, and more copies are read; the coldest of all experts that are as warm as ``q``, which
+    may be any, are the cheapest.
+    """
+    most = -(-len(chances) // groups)
+    total = sum(1.0 - (1.0 - chance) ** tokens for chance in chances)
+    best = 0.0
+    for q, spare, split in _splits_below(tuple(chances), groups):
+        floor = most * (1.0 - (1.0 - q) ** tokens)
+        if spare <= extra:
+            read = sum(r * (1.0 - (1.0 - p / r) ** tokens) for p, r in split)
+            less = sum(1.0 - (1.0 - p) ** tokens for p, _ in split)
+            floor = min(floor, (total + read - less) / groups)
+        best = max(best, floor)
+    return best

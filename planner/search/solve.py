@@ -38,12 +38,15 @@ from planner.errors import DisconnectedError
 from planner.search.batches import split_evenly
 from planner.search.best_batch import BatchRange, BestBatch, best_batch
 from planner.search.cuts import Cut, Cutter, ReplicaCase
-from planner.search.experts import ExpertPlacement, place_experts
+from planner.search.experts import TOLERANCE, ExpertPlacement, place_experts
 from planner.search.mesh import Cells, MeshMapper
 from planner.search.objective import objective_value, rented_bound
 from planner.search.request import PlanRequest
 from planner.search.stages import Ends
 from planner.topology.groups import max_cells
+
+# Of the gap that is asked for, what the placement of experts may take.
+PLACEMENT_PART = 0.4
 
 Sequences = tuple[tuple[tuple[int, ...], ...], ...]
 
@@ -123,6 +126,11 @@ class StrategySolver:
         """Whether the objective is made of the replicas' rates, not of the slowest step."""
         return self.request.objective is not Objective.LATENCY
 
+    @property
+    def _tolerance(self) -> float:
+        """Gap at which the placement of experts stops: part of what shall be proven in all."""
+        return min(TOLERANCE, PLACEMENT_PART * self.request.gap)
+
     def slot_maps(self, degrees: Degrees) -> tuple[SlotMap, ...]:
         """Expert copies of every MoE layer; equal maps are listed once."""
         key = (degrees.ep, degrees.num_slots)
@@ -132,7 +140,9 @@ class StrategySolver:
             placed: tuple[ExpertPlacement, ...] = ()
             if layers:
                 caps = np.array(split_evenly(degrees.num_slots, degrees.ep), dtype=np.int64)
-                placed = place_experts(self.request.loads, degrees.ep, caps)
+                placed = place_experts(
+                    self.request.loads, degrees.ep, caps, tolerance=self._tolerance
+                )
             # Layers with equal loads share one placement.
             groups = {id(placement): placement.groups for placement in placed}
             for layer, placement in zip(layers, placed, strict=True):
@@ -177,7 +187,7 @@ class StrategySolver:
         model = request.setting.model
         case = ReplicaCase(
             degrees=degrees,
-            routing=lambda tokens: routed_load(maps, request.loads, model, tokens),
+            routing=cache(lambda tokens: routed_load(maps, request.loads, model, tokens)),
             fabric=fabric,
         )
         found = self._decided(case, most)
@@ -306,6 +316,7 @@ class StrategySolver:
         self.slot_maps(degrees)
         hot = self._hot_bounds[degrees.ep, degrees.num_slots]
 
+        @cache
         def routing(tokens: float) -> dict[int, RoutedLoad]:
             if shape is None:
                 return {}

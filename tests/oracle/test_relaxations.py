@@ -8,14 +8,15 @@ from oracle_brute import TooManyError, problem_of
 from oracle_tiny import pinned, tiny
 
 from planner import DegreeLimits
-from planner.cost.routing import moe_shape
+from planner.cost.routing import map_load, moe_shape, touched_bound
+from planner.domain.assignment import SlotMap
 from planner.domain.workload import Objective
 from planner.search.bounds import StepBound
 from planner.search.mesh import MeshMapper, strategy_rates
 from planner.search.plan import bound_table
 from planner.search.recheck_case import RecheckCase
 from planner.search.recheck_compare import Comparison
-from planner.search.recheck_experts import even_slots, hottest_floor
+from planner.search.recheck_experts import even_slots, hottest_floor, touched_floor
 from planner.search.recheck_refine import Refinement
 from planner.search.recheck_space import Space
 from planner.search.solve import StrategySolver
@@ -129,6 +130,42 @@ def test_hottest_group_is_never_below_its_floor(seed):
         if np.isfinite(best):
             assert hottest_floor(shares, groups, num_slots) <= best * (1 + 1e-9)
     assert sum(even_slots(experts * groups, groups)) == experts * groups
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_touched_copies_are_never_below_their_floors(seed):
+    # Every way to fill the slots of two or three groups, and steps of few and many tokens.
+    from oracle_brute import every_map
+
+    rng = np.random.default_rng(seed)
+    experts, groups = int(rng.integers(2, 6)), int(rng.integers(2, 4))
+    weights = rng.lognormal(0, 1.5, experts) if seed % 4 else np.ones(experts)
+    shares = weights / weights.sum()
+    for num_slots in range(experts + 1, min(experts + 5, experts * groups + 1)):
+        maps = every_map(experts, groups, num_slots)
+        for tokens in (1.0, 4.0, 30.0, 1000.0):
+            loads = np.array([shares])
+            best = min(
+                map_load(SlotMap(layers=(0,), slots=slots), loads, 1, tokens)[1][0]
+                for slots in maps
+            )
+            floor = touched_bound(loads, 1, (num_slots, groups), tokens)[0]
+            assert floor <= best * (1 + 1e-12)
+            again = touched_floor(shares.tolist(), groups, num_slots, tokens)
+            assert again == pytest.approx(floor, rel=1e-9)
+
+
+def test_whole_copies_raise_the_floor_of_touched_ones():
+    # 256 equal experts in 288 slots of 72 groups, all read: some group has four experts that
+    # are whole, since 32 spare copies split 32 experts at most and 40 would have to be. On
+    # average groups read less: 32 copies of one expert could be read as seldom as one.
+    equal = np.full((1, 256), 1 / 256)
+    assert touched_bound(equal, 8, (288, 72), 1e6)[0] == pytest.approx(4)
+    # With 104 spare copies 40 may be split in two: (256 + 40) / 72 are read on average.
+    assert touched_bound(equal, 8, (360, 72), 1e6)[0] >= 4
+    # Two cold experts and 254 warm ones: 38 more would have to be made colder than these.
+    skewed = np.array([[1e-9, 1e-9, *[1 / 254] * 254]])
+    assert touched_bound(skewed, 8, (288, 72), 1e6)[0] == pytest.approx(4)
 
 
 def test_floor_of_the_hottest_group_is_known():

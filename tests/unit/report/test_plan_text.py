@@ -132,6 +132,7 @@ def test_certificate_tells_what_ended_the_search_early():
     for stopped, text in (
         ("interrupted", " Ctrl-C ended the search."),
         ("time limit", " The time limit ended the search."),
+        ("own bounds", " which chips are used is bounded no better."),
         ("gap", "0.00449)."),
         ("exhausted", "0.00449)."),
     ):
