@@ -46,7 +46,7 @@ from planner.cost.weights import active_params, total_params
 from planner.domain.assignment import Assignment
 from planner.domain.changed import UNCHANGED, Change, Changed
 from planner.domain.cost import Prediction
-from planner.domain.dtypes import DType
+from planner.domain.dtypes import DType, dtype_of
 from planner.domain.hardware import MachineSpec, Sizing, ideal
 from planner.domain.layout import (
     SCHEMA_VERSION,
@@ -103,7 +103,7 @@ class _Case:
 
 
 def _dtype(name: str | None) -> DType | None:
-    return None if name is None else DType(name)
+    return None if name is None else dtype_of(name)
 
 
 def _setting(model: ModelSpec, topology: Topology, inputs: Inputs) -> Setting:

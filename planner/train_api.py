@@ -24,7 +24,7 @@ from planner.catalog.wounds_file import with_wounds
 from planner.cost.block import matmul_rate
 from planner.cost.runs.training import predict_training
 from planner.domain.changed import UNCHANGED, Change, Changed
-from planner.domain.dtypes import DType
+from planner.domain.dtypes import DType, dtype_of
 from planner.domain.hardware import MachineSpec, Sizing, ideal
 from planner.domain.layout import MachineInput, ModelInput
 from planner.domain.model import ModelSpec
@@ -197,7 +197,7 @@ def _case(inputs: TrainInputs, model: ModelSpec, spec: MachineSpec) -> _Case:
 
 
 def _dtype(name: str | None) -> DType | None:
-    return None if name is None else DType(name)
+    return None if name is None else dtype_of(name)
 
 
 def _case_of_layout(layout: TrainLayout, changed: Changed = UNCHANGED) -> _Case:

@@ -84,7 +84,7 @@ def _split(flags: Flags, pp: int) -> tuple[tuple[int, ...] | None, int]:
             flags.fail(_LAYOUT, str(error), "write for example 'Et*10|t*12|t*12|t*11L'")
         if len(counts) % pp:
             flags.fail(_LAYOUT, f"has {len(counts)} stages, which PP {pp} does not divide")
-        return (counts if pp > 1 else None), len(counts) // pp
+        return counts, len(counts) // pp
     virtual = flags.whole(_VIRTUAL, 1)
     layers = flags.optional_whole("--num-layers")
     per = flags.optional_whole(_PER_VIRTUAL)

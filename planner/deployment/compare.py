@@ -123,7 +123,7 @@ def _effective(told: ServingDeployment, case: Case) -> ServingDeployment:
     """Data parallelism of a model without experts is copies of it."""
     if moe_shape(case.setting.model) is not None:
         return told
-    return replace(told, dp=1, ep=1, instances=told.instances * told.dp, overlap_ep=False)
+    return replace(told, dp=1, instances=told.instances * told.dp, overlap_ep=False)
 
 
 def _filled(found: Deployment, case: Case) -> ServingDeployment:
@@ -134,6 +134,7 @@ def _filled(found: Deployment, case: Case) -> ServingDeployment:
     stages = told.stage_layers or default_stages(told.engine, num_layers, told.pp)
     return replace(
         told,
+        ep=layout.degrees.ep,
         stage_layers=stages if told.pp > 1 else None,
         max_sequences=found.running,
         extra_slots=slots - case.loads.shape[1] if slots else None,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from planner.api import case_of_layout
+from planner.api import case_of_layout, evaluate_layout
 from planner.compose import assignment_of
 from planner.cost.evaluate import evaluate
 from planner.cost.routing import moe_layer_indices
@@ -170,6 +170,8 @@ def express(layout: Layout, engine: Engine, *, has_draft_model: bool = False) ->
     SpecError
         The layout cannot be priced, or nothing that the engine can express fits.
     """
+    # An edited file is worth what its decisions are.
+    layout = evaluate_layout(layout)
     case = case_of_layout(layout)
     planned = assignment_of(layout, case.topology)
     rules = RuleCase(engine=engine, model=case.setting.model, has_draft_model=has_draft_model)

@@ -18,6 +18,7 @@ from planner.deployment.maps import (
     start_slots,
 )
 from planner.deployment.ranks import ONLY_HOST, by_host, devices_of, host_of
+from planner.deployment.rules import NAMES, RuleCase, misfits
 from planner.domain.assignment import SlotMap
 from planner.domain.degrees import Degrees, OverlapMode
 from planner.domain.deployment import Engine, ServingDeployment
@@ -207,12 +208,15 @@ class Deployment:
     ----------
     allowed, running : int
         Sequences of an attention rank that the flags allow, and those that memory holds.
+    refusals : tuple of str
+        What the engine itself would not accept, or would have no use for.
     """
 
     told: ServingDeployment
     layout: Layout
     allowed: int
     running: int
+    refusals: tuple[str, ...] = ()
 
 
 def deploy(
@@ -244,6 +248,8 @@ def deploy(
             f"chips, the flags are {degrees.replicas} of {size}"
         )
     num_layers = len(case.setting.model.layers)
+    if degrees.pp > num_layers:
+        raise SpecError(f"PP {degrees.pp} for a model of {num_layers} layers")
     stages = told.stage_layers or default_stages(told.engine, num_layers, degrees.pp)
     if len(stages) != degrees.pp or sum(stages) != num_layers or min(stages) < 1:
         raise SpecError(
@@ -265,7 +271,21 @@ def deploy(
             "shorten --context, or check the format of the weights",
         )
     running, layout = found
-    return Deployment(told=told, layout=layout, allowed=decided.sequences, running=running)
+    return Deployment(
+        told=told,
+        layout=layout,
+        allowed=decided.sequences,
+        running=running,
+        refusals=_refusals(told, case, degrees),
+    )
+
+
+def _refusals(told: ServingDeployment, case: Case, degrees: Degrees) -> tuple[str, ...]:
+    rules = RuleCase(engine=told.engine, model=case.setting.model, has_draft_model=True)
+    found = [f"{NAMES[told.engine]} refuses this: {one.reason}" for one in misfits(rules, degrees)]
+    if told.ep > 1 and not degrees.num_slots:
+        found.append(f"EP {told.ep} is without effect: the model has no experts")
+    return tuple(found)
 
 
 def _first_chips(case: Case, instances: int, size: int) -> list[tuple[str, ...]]:

@@ -101,6 +101,10 @@ def deploy_training(told: TrainingDeployment, question: TrainQuestion) -> TrainD
     inputs, case = read_training(asked_of(told, question))
     degrees = told.degrees
     if moe_shape(case.model) is None:
+        if degrees.ep > 1:
+            raise SpecError(
+                f"EP {degrees.ep}: {case.model.name} has no experts", "is --model the right one?"
+            )
         degrees = structs.replace(degrees, ep=1, expert_tp=1)
     elif told.engine is Engine.MAXTEXT:
         degrees = structs.replace(degrees, expert_tp=degrees.tp)

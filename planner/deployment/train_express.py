@@ -30,7 +30,7 @@ from planner.domain.train_layout import (
 )
 from planner.errors import SpecError
 from planner.topology.graph import Topology
-from planner.train_api import training_case
+from planner.train_api import evaluate_training, training_case
 from planner.training.checks import layout_violations
 from planner.training.compose import (
     chunk_records,
@@ -189,6 +189,8 @@ def express_training(layout: TrainLayout, engine: Engine, *, old: bool = False) 
     SpecError
         Nothing near the layout can be expressed, or fits.
     """
+    # An edited file is worth what its decisions are.
+    layout = evaluate_training(layout)
     case, part = training_case(layout)
     inputs, changed = fitting_inputs(engine, layout.inputs)
     rules = TrainRuleCase(engine=engine, model=case.model, inputs=inputs, old=old)

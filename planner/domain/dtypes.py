@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from planner.errors import SpecError
+
 
 class DType(StrEnum):
     """A number format of weights, activations or KV cache."""
@@ -18,6 +20,21 @@ class DType(StrEnum):
     INT4 = "int4"
     MXFP4 = "mxfp4"
     NVFP4 = "nvfp4"
+
+
+def dtype_of(name: str) -> DType:
+    """A format by its name, as files spell it.
+
+    Raises
+    ------
+    SpecError
+        There is none.
+    """
+    try:
+        return DType(name)
+    except ValueError:
+        known = ", ".join(dtype.value for dtype in DType)
+        raise SpecError(f"'{name[:40]}' is no number format", f"one of {known}") from None
 
 
 # Bytes per element. Block-scaled formats carry one 8-bit scale per block: 32 elements in

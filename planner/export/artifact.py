@@ -72,6 +72,8 @@ def check_folder(folder: str) -> None:
     """
     place = Path(folder)
     remedy = "name a folder, new or old"
+    if not folder:
+        raise CatalogError("does not name a folder", file="''", remedy=remedy)
     if place.exists() and not place.is_dir():
         raise CatalogError("is not a folder", file=folder, remedy=remedy)
     parent = place if place.is_dir() else place.absolute().parent

@@ -46,6 +46,7 @@ class DeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     chips: int
     unread: tuple[str, ...]
+    refusals: tuple[str, ...]
     current: PricedRecord
     comparison: ComparisonRecord | None
 
@@ -82,6 +83,7 @@ def deployment_record(
         file=file,
         chips=current.told.chips,
         unread=unread,
+        refusals=current.refusals,
         current=_priced(current.layout),
         comparison=comparison,
     )

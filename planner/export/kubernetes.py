@@ -8,14 +8,13 @@ scheduler chooses hosts: a manifest keeps an instance in one NVLink domain, not 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from planner.deployment.ranks import Instance
-from planner.export.engines.launch import Command, Hardware
+from planner.export.engines.launch import Command, Hardware, quoted
 
 LEADER = "$(LWS_LEADER_ADDRESS)"
 INDEX = "$(LWS_WORKER_INDEX)"
@@ -41,8 +40,7 @@ def _container(
     words = list(command.words)
     if with_shell:
         # Variables in $(...) are replaced by Kubernetes before the shell sees the line.
-        line = " ".join(word if "$" in word else shlex.quote(word) for word in words)
-        words = ["/bin/sh", "-c", f"exec {line}"]
+        words = ["/bin/sh", "-c", f"exec {quoted(words)}"]
     found: dict[str, Any] = {"name": "engine", "image": image, "command": words}
     if command.env:
         found["env"] = [{"name": name, "value": value} for name, value in command.env]

@@ -62,11 +62,14 @@ def _is_decode(layout: Layout) -> None:
 
 
 def _model_path(layout: Layout, options: ExportOptions) -> str:
-    if options.model_path is not None:
-        return options.model_path
     meta = layout.inputs.model.config.get("_meta")
     public = meta.get("hf_id") if isinstance(meta, dict) else None
-    return public if isinstance(public, str) else layout.inputs.model.name
+    name = public if isinstance(public, str) else layout.inputs.model.name
+    path = name if options.model_path is None else options.model_path
+    # Kubernetes would fill in $(...), and a line break would end a line of the script.
+    if not path or not path.isprintable() or "$(" in path:
+        raise SpecError(f"--model-path: {path[:40]!r} is no path", "write a path or a public name")
+    return path
 
 
 def _cache_is_known(layout: Layout, engine: Engine) -> None:

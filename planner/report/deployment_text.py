@@ -32,6 +32,8 @@ def show_deployment(file: str, current: Deployment, unread: Sequence[str], strea
             f"{current.running:,} fit.",
             stream,
         )
+    for refusal in current.refusals:
+        print_text(f"{refusal}.", stream)
     if unread:
         print_text(f"Not read, and not priced: {' '.join(unread)}", stream)
 

@@ -107,3 +107,43 @@ def test_bad_files_name_file_and_line(tmp_path, layout, capsys):
     assert "is not a folder" in capsys.readouterr().err
     assert run(["export", str(layout), "--to", "vllm", "--write", str(tmp_path / "a" / "b")]) == 2
     assert "create it first" in capsys.readouterr().err
+
+
+EDITS = [
+    (lambda m: m["degrees"].update(attn_dp=0), "attn_dp is 0"),
+    (lambda m: m["degrees"].update(pp=-1), "pp is -1"),
+    (lambda m: m["ranks"].pop(), "has 7 chips, needs 8"),
+    (lambda m: m["ranks"][0].update(chip="nowhere/c0"), "no chip 'nowhere/c0'"),
+    (lambda m: m.update(batches=[]), "batches of 0 replicas"),
+    (lambda m: m["stages"][0].update(end_layer=5), "end at layer 5 of 48"),
+    (lambda m: m["inputs"]["model"].update(kv="fp7"), "'fp7' is no number format"),
+    (lambda m: m["inputs"]["model"]["config"]["_meta"].update(hf_id="a$(b)"), "is no path"),
+    (lambda m: m["inputs"]["model"]["config"]["_meta"].update(hf_id="a\nb"), "is no path"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), EDITS)
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_edited_layouts_are_checked_first(layout, edit, message, engine, tmp_path, capsys):
+    found = json.loads(layout.read_text())
+    edit(found)
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(found))
+    assert run(["export", str(path), "--to", engine]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_names_cannot_run_anything(layout, tmp_path, capsys):
+    found = json.loads(layout.read_text())
+    found["inputs"]["model"]["config"]["_meta"]["hf_id"] = "a; `b` $c 'd' \"e\""
+    found["inputs"]["model"]["name"] = "x\nrm y"
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(found))
+    assert run(["export", str(path), "--to", "vllm", "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    script = files["launch.sh"]
+    assert "# x rm y on h100-hgx" in script and "\nrm y" not in script
+    import shlex
+
+    line = script.replace("\\\n", " ").splitlines()[-1]
+    assert "a; `b` $c 'd' \"e\"" in shlex.split(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -80,15 +81,22 @@ def with_env(command: Command, env: tuple[tuple[str, str], ...]) -> Command:
     return replace(command, env=(*env, *command.env))
 
 
-def _quoted(words: Sequence[str]) -> str:
-    """Words for a shell; those with a variable of the user stay open to it."""
-    return " ".join(word if "$" in word else shlex.quote(word) for word in words)
+# Words that stay open to a shell: variables of the user, and what Kubernetes fills in.
+_OPEN = re.compile(
+    r"(model_name=)?\$(MODEL|MODEL_ARGS|MODULE|CONFIG)"
+    r"|\$\(LWS_[A-Z_]+\)(:\d+)?|\$\(\(LWS_WORKER_INDEX \* \d+\)\)"
+)
+
+
+def quoted(words: Sequence[str]) -> str:
+    """Words for a shell; nothing in them is expanded but the variables that are meant to be."""
+    return " ".join(word if _OPEN.fullmatch(word) else shlex.quote(word) for word in words)
 
 
 def shell(command: Command) -> str:
     """One command over several lines, words that belong together on one."""
     env = [f"{name}={shlex.quote(value)}" for name, value in command.env]
-    parts = [_quoted(command.program)] + [_quoted(flag) for flag in command.flags]
+    parts = [quoted(command.program)] + [quoted(flag) for flag in command.flags]
     lines, line = [], " ".join([*env, parts[0]])
     for part in parts[1:]:
         if len(line) + len(part) + 3 > WIDTH:
@@ -103,7 +111,8 @@ def launch_text(
     title: Sequence[str], commands: Iterable[NodeCommand], instances: Sequence[Instance]
 ) -> bytes:
     """The script of launch lines: comments, then one command per node."""
-    out = ["#!/bin/sh", *(f"# {line}" for line in title)]
+    # A name with a line break must not end the comment.
+    out = ["#!/bin/sh", *(f"# {' '.join(line.split())}" for line in title)]
     for one in commands:
         nodes = len(instances[one.instance].nodes)
         where = f"instance {one.instance}, node {one.index} of {nodes}"

@@ -151,3 +151,11 @@ def test_flags_and_yaml_agree(tmp_path):
     twin = read_sglang("--flags", "--tp 8 --attn-dp-size 2 --ep 8 --max-running-requests 64")
     a, b = price(lines.told)[0], price(twin.told)[0]
     assert a.layout.prediction.step_s == b.layout.prediction.step_s
+
+
+def test_what_the_engine_refuses_is_said():
+    current, _, _ = price(told(tp=3, max_sequences=4), DENSE)
+    assert current.refusals == ("vLLM refuses this: 32 attention heads do not divide by TP 3",)
+    current, _, _ = price(told(tp=2, ep=2, max_sequences=4), DENSE)
+    assert current.refusals == ("EP 2 is without effect: the model has no experts",)
+    assert price(told(tp=2, max_sequences=4), DENSE)[0].refusals == ()
