@@ -91,9 +91,13 @@ def _decode(
     refuse_train_options(options)
     question = to_question(model, options)
     from planner.export.layout_file import read_layout
+    from planner.export.train_file import is_train_layout
     from planner.studies.compare import compare
 
     names, paths, break_evens = asked
+    for path in paths:
+        if is_train_layout(path):
+            raise SpecError(f"--strategies: {path} is a layout of training", "add --phase train")
     layouts: list[tuple[str, Layout]] = [(path, read_layout(path)) for path in paths]
     return compare(question, names, layouts, break_evens=break_evens, tell=tell)
 
@@ -102,12 +106,14 @@ def _train(
     model: str, options: dict[str, Any], asked: tuple[list[str], list[str], bool], tell: Tell
 ) -> Comparison | Infeasible:
     question = to_train_question(model, options)
-    from planner.domain.train_layout import TRAIN_SCHEMA_VERSION, TrainLayout
-    from planner.export.layout_file import read_record
+    from planner.export.train_file import is_train_layout, read_train_layout
     from planner.studies.compare_train import compare_training
 
     names, paths, break_evens = asked
-    layouts: list[tuple[str, TrainLayout]] = [
-        (path, read_record(path, TrainLayout, TRAIN_SCHEMA_VERSION)) for path in paths
-    ]
+    for path in paths:
+        if Path(path).is_file() and not is_train_layout(path):
+            raise SpecError(
+                f"--strategies: {path} is no layout of training", "leave --phase train out"
+            )
+    layouts: list[tuple[str, TrainLayout]] = [(path, read_train_layout(path)) for path in paths]
     return compare_training(question, names, layouts, break_evens=break_evens, tell=tell)

@@ -81,4 +81,9 @@ def command(model: str, along: str, drawing: str, **options: Any) -> int:
     )
     with steps_line(sys.stderr) as tell:
         found = curve(question, Along(along), Span(low=low, high=high, points=points), tell)
+    if drawing == "cost" and isinstance(found, Curve) and not found.has_prices:
+        raise SpecError(
+            f"nobody knows what a chip of {found.machine} costs",
+            "write for example --price 2.95, dollars per chip-hour",
+        )
     return print_study(found, output, forms)

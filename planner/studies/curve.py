@@ -8,6 +8,7 @@ and ``stages`` every point is a plan of its own. Beside each point stand the lec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -110,6 +111,11 @@ class Curve:
     landmarks: tuple[Landmark, ...]
     left_out: tuple[float, ...]
 
+    @property
+    def has_prices(self) -> bool:
+        """Whether a price of the chips is known."""
+        return self.points[0].usd_per_million_tokens is not None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
@@ -132,8 +138,10 @@ def _check(question: Question, span: Span, along: Along) -> None:
     if along is Along.BATCH and question.batch is not None:
         raise SpecError("--batch contradicts --x batch", "leave one out")
     for option, value in (("--from", span.low), ("--to", span.high)):
-        if value is not None and value <= 0:
-            raise SpecError(f"{option}: {value:g} is not greater than zero", "write for example 1")
+        if value is not None and not 0 < value < math.inf:
+            raise SpecError(
+                f"{option}: {value:g} is not a number greater than zero", "write for example 1"
+            )
 
 
 def curve(

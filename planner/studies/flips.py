@@ -42,7 +42,7 @@ _RANGES: tuple[tuple[Knob, Callable[[float], tuple[float, float]]], ...] = (
 # How often the families are planned anew.
 MOST_ROUNDS = 2
 # A family so much worse at an end, by what is known of it, is not planned anew there.
-NEAR = 1.1
+NEAR = 1.05
 DISTANT = 2.5
 LEAST_GAIN = 0.002
 RIPPLE = 1.1
@@ -52,7 +52,7 @@ COARSE = 1.15
 MOST_KNOWN = 2
 _TIE = 1e-12
 # Where a winner that leads at the end is looked at on the way, by logarithm.
-INTERIOR = (0.05, 0.4, 0.7)
+INTERIOR = (0.05, 0.5)
 MOST_RIVALS = 2
 
 
@@ -254,7 +254,7 @@ def _lost_before(
     contest: Contest[Q, Limits], winner: str, lever: Lever[Q], end: float
 ) -> float | None:
     """A point on the way at which the winner does not lead, though it does at the end."""
-    rivals = [name for name in contest.pools if name != winner][:MOST_RIVALS]
+    rivals = [name for name in contest.names(lever) if name != winner][:MOST_RIVALS]
     for share in INTERIOR:
         x = lever.present ** (1.0 - share) * end**share
         x = float(round(x)) if lever.whole else x

@@ -67,6 +67,17 @@ def test_layout_files_are_candidates(capsys, tmp_path):
     assert code == 0 and path in out
 
 
+def test_layouts_of_the_other_phase_are_refused(capsys, tmp_path):
+    decode, train = str(tmp_path / "decode.json"), str(tmp_path / "train.json")
+    assert run(["plan", *DENSE[1:], "--tp", "8", "-o", decode]) == 0
+    assert run(["plan", *TRAIN[1:-2], "-o", train]) == 0
+    capsys.readouterr()
+    code, _, err = ask(capsys, *DENSE, "--strategies", train)
+    assert code == 2 and "is a layout of training" in err
+    code, _, err = ask(capsys, *TRAIN[:-1], decode)
+    assert code == 2 and "is no layout of training" in err
+
+
 def test_training_families(capsys):
     code, out, _ = ask(capsys, *TRAIN, "--json")
     found = json.loads(out)
