@@ -232,7 +232,11 @@ def machine_of(given: MachineInput) -> MachineSpec:
 
 def case_of_layout(layout: Layout, changed: Changed = UNCHANGED) -> _Case:
     """Rebuild what a layout was planned for from the facts that it carries."""
-    inputs = layout.inputs
+    return case_of_inputs(layout.inputs, changed)
+
+
+def case_of_inputs(inputs: Inputs, changed: Changed = UNCHANGED) -> _Case:
+    """Read the facts that a file carries."""
     model = model_from_facts(inputs.model.config, inputs.model.name, "layout: inputs.model.config")
     return _case(inputs, changed.model(model), changed.machine(machine_of(inputs.machine)))
 

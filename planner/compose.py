@@ -12,6 +12,7 @@ from planner.domain.layout import (
     Rank,
     Stage,
 )
+from planner.domain.serve_layout import PoolLayout
 from planner.errors import SpecError
 from planner.topology.graph import Topology
 from planner.topology.spares import spare_chips
@@ -111,8 +112,8 @@ def batch_records(assignment: Assignment) -> tuple[BatchSplit, ...]:
     )
 
 
-def assignment_of(layout: Layout, topology: Topology) -> Assignment:
-    """Decisions of a layout file.
+def assignment_of(layout: Layout | PoolLayout, topology: Topology) -> Assignment:
+    """Decisions of a layout file, or of one pool of it.
 
     Raises
     ------

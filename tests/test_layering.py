@@ -18,7 +18,7 @@ LAYERS = (
     ("search", "economics"),
     ("compose", "pricing", "training"),
     ("api", "expert_api", "machine_api", "run_api", "validation"),
-    ("train_api", "verify_api", "what_if", "replan_api"),
+    ("serve_api", "train_api", "verify_api", "what_if", "replan_api"),
     ("train_verify", "deployment"),
     ("economics_api",),
     ("studies",),

@@ -45,14 +45,20 @@ def command(model_or_layout: str, out: str | None, as_json: bool, **options: Any
     Example: planner evaluate deepseek-v3 --on h800-hgx --nodes 18 --context 4989 --batch 12672
     --tp 1 --dp 144 --ep 144 --pp 1 --slots 288
     """
-    from planner.cli.show import answer_question, print_layout, print_training
+    from planner.cli.show import answer_question, print_layout, print_pools, print_training
     from planner.export.layout_file import check_writable, read_layout
+    from planner.export.serve_file import is_serve_layout, read_serve_layout
     from planner.export.train_file import is_train_layout, read_train_layout
 
     if _is_layout_file(model_or_layout, options["machine"]):
         _refuse_options_of_questions()
         if out is not None:
             check_writable(out)
+        if is_serve_layout(model_or_layout):
+            from planner.serve_api import evaluate_pools
+
+            pools = read_serve_layout(model_or_layout)
+            return print_pools(evaluate_pools(pools), out, as_json)
         if is_train_layout(model_or_layout):
             from planner.train_api import evaluate_training
 

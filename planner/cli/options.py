@@ -36,9 +36,6 @@ DEGREES = {
 }
 # Options of phases and axes that this version does not plan yet, refused by name.
 LATER = {
-    "input": "serving",
-    "output": "serving",
-    "rate": "serving",
     "concurrency": "serving",
 }
 
@@ -293,7 +290,7 @@ def _refuse_later(values: dict[str, Any]) -> None:
     phase = values["phase"]
     if phase not in (Phase.DECODE.value, Phase.PREFILL.value):
         raise SpecError(
-            f"phase {phase} is not supported by this version", "supported: decode, prefill, train"
+            f"phase {phase} is not supported by this version", "supported: decode, prefill"
         )
     for name, phase_name in LATER.items():
         if values.get(f"later_{name.replace('-', '_')}") is not None:

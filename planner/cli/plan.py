@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planner.cli.options import output_options, question_options, to_question
+from planner.cli.serve_options import refuse_serve_options, serve_options, to_serve_question
 from planner.cli.train_options import refuse_train_options, to_train_question, train_options
 from planner.domain.workload import Phase
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from planner.domain.layout import Layout
     from planner.domain.outcome import Infeasible
     from planner.domain.question import Question
+    from planner.domain.serve import ServeQuestion
+    from planner.domain.serve_layout import ServeLayout
     from planner.domain.train_layout import TrainLayout
     from planner.domain.training import TrainQuestion
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @question_options
 @train_options
+@serve_options
 @output_options
 def command(model: str, out: str | None, as_json: bool, **options: Any) -> int:
     """Find the best layout of MODEL on a machine and prove how good it is.
@@ -37,10 +41,18 @@ def command(model: str, out: str | None, as_json: bool, **options: Any) -> int:
 
     Example: planner plan llama-3.1-405b --on h100-hgx --nodes 2048 --phase train
     --batch 2048 --seq 8k --schedule 1f1b,interleaved -o training.json
+
+    Example: planner plan kimi-k2 --on gb200-nvl72 --racks 16 --phase serve --input 4096
+    --output 1024 --ttft 2s --tpot 30ms -o pools.json
     """
-    if options["phase"] == Phase.TRAIN.value:
+    phase = options["phase"]
+    if phase != Phase.SERVE.value:
+        refuse_serve_options(options)
+    if phase == Phase.TRAIN.value:
         return _train(model, out, as_json, options)
     refuse_train_options(options)
+    if phase == Phase.SERVE.value:
+        return _serve(model, out, as_json, options)
     question = to_question(model, options)
     from planner.api import plan
     from planner.cli.show import answer_question
@@ -66,3 +78,18 @@ def _train(model: str, out: str | None, as_json: bool, options: dict[str, Any]) 
             return plan_training(asked, progress, interruptible=True)
 
     return answer_training(question, answer, out, as_json)
+
+
+def _serve(model: str, out: str | None, as_json: bool, options: dict[str, Any]) -> int:
+    question = to_serve_question(model, options)
+    from planner.cli.show import answer_pools
+    from planner.report.progress import search_line
+    from planner.serve_api import plan_pools
+
+    unit = "chip-seconds per request" if question.demand.rate_per_s is None else "chips"
+
+    def answer(asked: ServeQuestion) -> ServeLayout | Infeasible:
+        with search_line(sys.stderr, unit) as progress:
+            return plan_pools(asked, progress, interruptible=True)
+
+    return answer_pools(question, answer, out, as_json)

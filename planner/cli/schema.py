@@ -8,7 +8,7 @@ import click
 @click.command("schema")
 @click.option(
     "--phase",
-    type=click.Choice(["decode", "train"]),
+    type=click.Choice(["decode", "prefill", "train", "serve"]),
     default="decode",
     show_default=True,
     help="Whose layout files.",
@@ -19,8 +19,9 @@ def command(phase: str) -> int:
     Example: planner schema > layout.schema.json
     """
     from planner.export.layout_file import schema_json
+    from planner.export.serve_file import serve_schema_json
     from planner.export.train_file import train_schema_json
 
-    found = schema_json() if phase == "decode" else train_schema_json()
-    click.echo(found.decode("utf-8"), nl=False)
+    schemas = {"train": train_schema_json, "serve": serve_schema_json}
+    click.echo(schemas.get(phase, schema_json)().decode("utf-8"), nl=False)
     return 0

@@ -10,6 +10,8 @@ import click
 from planner.domain.layout import Certificate, Layout
 from planner.domain.outcome import Infeasible
 from planner.domain.question import Question
+from planner.domain.serve import ServeQuestion
+from planner.domain.serve_layout import ServeLayout
 from planner.domain.train_layout import TrainLayout
 from planner.domain.training import TrainQuestion
 from planner.export.layout_file import (
@@ -23,6 +25,7 @@ from planner.units import format_percent
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 
 Answer = Callable[[Question], Layout | Infeasible]
+ServeAnswer = Callable[[ServeQuestion], ServeLayout | Infeasible]
 TrainAnswer = Callable[[TrainQuestion], TrainLayout | Infeasible]
 
 
@@ -86,6 +89,36 @@ def print_training(layout: TrainLayout, out: str | None, as_json: bool) -> int:
         from planner.report.train_text import show_train_layout
 
         show_train_layout(layout, sys.stdout)
+    if out is not None:
+        click.echo(f"wrote {out}", err=True)
+    return 0
+
+
+def answer_pools(
+    question: ServeQuestion, answer: ServeAnswer, out: str | None, as_json: bool
+) -> int:
+    """:func:`answer_question` for two pools."""
+    if out is not None:
+        check_writable(out)
+    found = answer(question)
+    if isinstance(found, Infeasible):
+        return print_infeasible(found, as_json)
+    print_pools(found, out, as_json)
+    return _end_of_search(found.certificate)
+
+
+def print_pools(layout: ServeLayout, out: str | None, as_json: bool) -> int:
+    """Print a layout of two pools and write its file."""
+    from planner.export.serve_file import serve_layout_json
+
+    if out is not None:
+        write_text_atomic(out, serve_layout_json(layout))
+    if as_json:
+        print_bytes(serve_layout_json(layout))
+    else:
+        from planner.report.serve_text import show_serve_layout
+
+        show_serve_layout(layout, sys.stdout)
     if out is not None:
         click.echo(f"wrote {out}", err=True)
     return 0

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from planner.errors import SpecError
+
 if TYPE_CHECKING:
     from planner.domain.layout import Certificate
     from planner.search.recheck_case import Recheck
@@ -33,8 +35,11 @@ def command(layout_file: str, certificate: bool, as_json: bool) -> int:
     Example: planner verify --certificate layout.json
     """
     from planner.export.layout_file import read_layout
+    from planner.export.serve_file import is_serve_layout
     from planner.export.train_file import is_train_layout
 
+    if is_serve_layout(layout_file):
+        return _pools(layout_file, certificate, as_json)
     if is_train_layout(layout_file):
         return _training(layout_file, certificate, as_json)
     layout = read_layout(layout_file)
@@ -58,6 +63,18 @@ def _training(layout_file: str, certificate: bool, as_json: bool) -> int:
     from planner.train_api import verify_training
 
     return _decisions(verify_training(layout), as_json)
+
+
+def _pools(layout_file: str, certificate: bool, as_json: bool) -> int:
+    from planner.export.serve_file import read_serve_layout
+
+    if certificate:
+        raise SpecError(
+            "certificates of phase serve cannot be re-checked", "supported: decode, prefill, train"
+        )
+    from planner.serve_api import verify_pools
+
+    return _decisions(verify_pools(read_serve_layout(layout_file)), as_json)
 
 
 def _decisions(violations: tuple[str, ...], as_json: bool) -> int:

@@ -18,14 +18,19 @@ class _Head(msgspec.Struct):
     inputs: _Inputs | None = None
 
 
-def is_train_layout(path: str) -> bool:
-    """Whether a file says that it is a training layout; false for what cannot be read."""
+def phase_of_file(path: str) -> object:
+    """The phase that a layout file names; None for what cannot be read."""
     try:
         with open(path, "rb") as file:
             head = msgspec.json.decode(file.read(), type=_Head)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return head.inputs is not None and head.inputs.phase == "train"
+        return None
+    return None if head.inputs is None else head.inputs.phase
+
+
+def is_train_layout(path: str) -> bool:
+    """Whether a file says that it is a training layout; false for what cannot be read."""
+    return phase_of_file(path) == "train"
 
 
 def read_train_layout(path: str) -> TrainLayout:

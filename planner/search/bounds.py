@@ -56,7 +56,7 @@ from planner.domain.model import MoeFfn
 from planner.domain.work import Real
 from planner.search.experts import uniform_imbalance
 from planner.search.mesh import RateTable
-from planner.search.objective import objective_value, rented_bound
+from planner.search.objective import counted_chips, objective_value
 from planner.search.request import PlanRequest
 from planner.search.strategies import Strategies
 
@@ -253,12 +253,11 @@ class StepBound:
             self._best[0] = min(self._best[0], float(values.min()))
 
     @cached_property
-    def chips(self) -> tuple[float, FloatArray]:
+    def chips(self) -> tuple[Real, FloatArray]:
         """Chips of the machine, and fewest that must be rented, shape ``[n]``."""
         own = self.strategies
         used = own.attn_tp * own.cp * own.attn_dp * own.pp * own.replicas
-        topology = self.request.topology
-        return float(topology.num_chips), rented_bound(topology, used)
+        return counted_chips(self.request, used)
 
     def objective(self, step_s: FloatArray, tokens_per_s: FloatArray) -> FloatArray:
         """What the search minimises, of the slowest step and the rate of all replicas."""

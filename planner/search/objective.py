@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from planner.domain.work import Real
 from planner.domain.workload import Objective
+from planner.search.request import PlanRequest
 from planner.topology.graph import Topology
 from planner.units import MILLION, usd_per_second
 
@@ -40,6 +41,15 @@ def objective_value(
         return chips[0] / np.asarray(tokens_per_s)
     price = 1.0 if price_usd_per_hour is None else price_usd_per_hour
     return usd_per_second(price) * chips[1] / np.asarray(tokens_per_s) * MILLION
+
+
+def counted_chips(
+    request: PlanRequest, used: NDArray[np.int64]
+) -> tuple[Real, NDArray[np.float64]]:
+    """Chips over which throughput is spread, and those that must be rented at least."""
+    rented = rented_bound(request.topology, used)
+    whole = used.astype(float) if request.counts_used else float(request.topology.num_chips)
+    return whole, rented
 
 
 def rented_bound(topology: Topology, used: NDArray[np.int64]) -> NDArray[np.float64]:

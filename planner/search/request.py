@@ -32,6 +32,9 @@ class PlanRequest:
         Told the :class:`planner.search.control.SearchState` after every solved strategy.
     interruptible : bool
         Whether the first Ctrl-C ends the search with the best layout so far.
+    counts_used : bool
+        Whether throughput is that of a chip in use, not of the machine: of workers that are
+        repeated as often as they fit.
     """
 
     setting: Setting
@@ -48,3 +51,4 @@ class PlanRequest:
     seed: int = 0
     progress: Progress | None = None
     interruptible: bool = False
+    counts_used: bool = False

@@ -18,6 +18,7 @@ chosen for each. A pinned batch is dealt evenly, or by speed where that is bette
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -40,7 +41,7 @@ from planner.search.best_batch import BatchRange, BestBatch, best_batch
 from planner.search.cuts import Cut, Cutter, ReplicaCase
 from planner.search.experts import TOLERANCE, ExpertPlacement, place_experts
 from planner.search.mesh import Cells, MeshMapper
-from planner.search.objective import objective_value, rented_bound
+from planner.search.objective import counted_chips, objective_value
 from planner.search.request import PlanRequest
 from planner.search.stages import Ends
 from planner.topology.groups import max_cells
@@ -255,9 +256,8 @@ class StrategySolver:
             return None
         step_s, sequences_per_s = found
         tokens_per_s = self.setting.sequence_tokens * sequences_per_s
-        topology = self.request.topology
-        rented = float(rented_bound(topology, np.array([degrees.chips_used]))[0])
-        chips = (float(topology.num_chips), rented)
+        counted, rented = counted_chips(self.request, np.array([degrees.chips_used]))
+        chips = (float(np.max(counted)), float(rented[0]))
         price = self.request.price_usd_per_hour
         return float(objective_value(self.request.objective, step_s, tokens_per_s, chips, price))
 
@@ -267,10 +267,7 @@ class StrategySolver:
 
         @cache
         def case(fastest: int) -> ReplicaCase:
-            """The slowest of so many replicas, on cells chosen for them alone."""
-            rates = dict(self.mapper.wounded_rates(replace(degrees, replicas=fastest)))
-            rates["pp", Op.SEND_RECV] = self._fastest_hop(degrees)
-            return ReplicaCase(degrees=degrees, routing=routing, fabric=rates)
+            return self._optimistic_case(degrees, routing, fastest)
 
         batch, replicas = self.request.batch, degrees.replicas
         if batch is None and self._rates_add_up:
@@ -300,6 +297,27 @@ class StrategySolver:
             return step_s, sum_over_replicas(replicas, case, fullest) or 0.0
         rates = {cut.batch: cut.rate for cut in cuts if cut is not None}
         return step_s, sum(rates[size] for size in sizes)
+
+    def _optimistic_case(self, degrees: Degrees, routing: Routing, fastest: int) -> ReplicaCase:
+        """The slowest of so many replicas, on cells chosen for them alone."""
+        rates = dict(self.mapper.wounded_rates(replace(degrees, replicas=fastest)))
+        rates["pp", Op.SEND_RECV] = self._fastest_hop(degrees)
+        return ReplicaCase(degrees=degrees, routing=routing, fabric=rates)
+
+    def rate_beyond(self, degrees: Degrees, most: int) -> float:
+        """Sequences per second that no replica of up to ``most`` exceeds, limits left aside.
+
+        Quicker than :meth:`bound`, and no less; infinite where not even that fits.
+        """
+        case = self._optimistic_case(degrees, self._optimistic_routing(degrees), 1)
+        endless = Cutter(replace(self.request, step_limit_s=None))
+        batches = BatchRange(
+            microbatch=degrees.microbatches,
+            full=degrees.microbatches * degrees.attn_dp,
+            most=most,
+        )
+        cuts = [endless.cut(case, b, degrees.microbatches) for b in batches.candidates(most)]
+        return max((cut.rate for cut in cuts if cut is not None), default=math.inf)
 
     def _fastest_hop(self, degrees: Degrees) -> LinkRate:
         """The slowest hop of a replica at best: stages that are whole fill domain by domain."""
