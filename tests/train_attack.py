@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from planner.cost.runs.training import predict_training
+from planner.search.training.filling_bound import FillingBound
 from planner.search.training.rooms import limits_of, slowest_device
 from planner.search.training.search import TrainSearch
 
@@ -71,6 +72,8 @@ def _of_cut(search, place, bounds, counts):
             found.append("slowest device")
         if bounds["tight"] > priced.seconds * SLACK:
             found.append("tight step")
+        if bounds["filled"] > priced.seconds * SLACK:
+            found.append("fillings")
         if pipeline.rank(counts)[0] > 0:
             found.append("device bytes")
     return found
@@ -98,8 +101,20 @@ def violations_of(request, rng, sizes):
             if slowest.seconds < math.inf:
                 case = search.case(row, code)
                 tight = search.bound.tight_step_s(case, slowest.seconds, slowest.devices)
+            filled = 0.0
+            if pipeline.num_devices > 1:
+                # A limit that most cuts keep, so that few fillings are left out.
+                own = FillingBound(search.bound, search.case(row, code), pipeline)
+                limit = 1.5 * max(float(step[index]), 0.0 if tight == math.inf else tight)
+                every = own.bounded(limit)
+                filled = 0.0 if every is None else every.bound_s
             place = {"run": search.run_of(row, code), "pipeline": pipeline, "slowest": slowest}
-            bounds = {"step": step[index], "memory": memory[index], "tight": tight}
+            bounds = {
+                "step": step[index],
+                "memory": memory[index],
+                "tight": tight,
+                "filled": filled,
+            }
             for counts in random_cuts(rng, len(request.model.layers), pipeline, num_cuts):
                 checks += 1
                 names = _of_cut(search, place, bounds, counts)

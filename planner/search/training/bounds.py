@@ -23,6 +23,7 @@ import numpy as np
 
 from planner.cost.overlap import exposed_seconds
 from planner.cost.runs.mesh_links import hop_ends
+from planner.cost.runs.training import STEP_KERNELS
 from planner.cost.runs.training_layer import WIRE
 from planner.cost.schedules.forms import Work, bubble_seconds
 from planner.domain.curves import Op
@@ -286,6 +287,19 @@ class StepBound(WeightBound):
             for seconds, layers, plain in devices
         ]
         return float(min(values[0] for values in found))
+
+    def least_rest_s(self, case: Cases, slowest_s: float) -> float:
+        """Gradients and update of one case behind a device that takes no longer than given."""
+        passes = self.layer_passes(case, hides_experts(self.request, case.policies.kind))
+        shares = self._pass_shares(case, passes, plain=False)
+        hiding = Hiding(
+            forward_s=shares[0] * slowest_s,
+            backward_s=shares[1] * slowest_s,
+            layers=most_layers(self.num_layers, self.meshes.pp[case.rows]),
+        )
+        kernels = STEP_KERNELS * self.chip.efficiency.kernel_s
+        rest = self.gradients_s(case, hiding) + self.optimizer_s(case)
+        return float(rest[0]) - kernels
 
     def _cheapest_s(self, parts: Parts, slowest_s: float, layers: IntArray) -> FloatArray:
         dual = parts.cases.policies.kind == KINDS.index(ScheduleKind.DUALPIPE)

@@ -28,6 +28,7 @@ import numpy as np
 from planner.cost.runs.training_pipeline import chunk_layers, prediction_work
 from planner.domain.model import ModelSpec
 from planner.search.training.cases import IntArray, most_layers
+from planner.search.training.fillings import Devices, Filling
 from planner.search.training.rooms import Counts, Limits, Pipeline, TwoKinds, limits_of
 
 # Cuts of one policy that are priced in full.
@@ -149,6 +150,61 @@ def candidate_cuts(model: ModelSpec, pipeline: Pipeline) -> tuple[Counts, ...]:
         improved = sorted({_improved(pipeline, start, limits) for start in starts})
         found = sorted({*improved, *starts}, key=lambda own: (pipeline.rank(own), own))
     return tuple(own for own in found[:MOST_CUTS] if pipeline.rank(own)[0] == 0.0)
+
+
+def cuts_of_filling(pipeline: Pipeline, devices: Devices, filling: Filling) -> Iterator[Counts]:
+    """Cuts of the space with the layers of a filling on each device, where there are some.
+
+    Devices that are alike take more layers where there is more room. Layers of other kinds than
+    the common one fill the first chunks, if they are the first of the model; otherwise only the
+    number of layers is that of the filling.
+    """
+    num_devices = pipeline.num_devices
+    held, others = [0] * num_devices, [0] * num_devices
+    for device, content in zip(devices.special, filling.special, strict=True):
+        held[device], others[device] = content[0], sum(content[1:])
+    alike = [d for d in range(num_devices) if d not in devices.special]
+    if pipeline.mirrored:
+        alike = [d for d in alike if d < num_devices // 2]
+    room = pipeline.rooms(pipeline.layer_bytes[:, -1])
+    numbers = np.repeat(devices.common, filling.common).tolist()
+    for device, number in zip(sorted(alike, key=lambda d: (room[d], d)), numbers, strict=True):
+        held[device] = number
+    first = _others_ahead(pipeline, others, devices.ahead)
+    if not devices.ahead:
+        held = [a + b for a, b in zip(held, others, strict=True)]
+    if pipeline.mirrored:
+        held = _shared(held, others, len(first))
+    low, high = limits_of(len(pipeline.layer_s), len(pipeline.devices))
+    most = most_on_device(pipeline)
+    for closed in sorted({max(0, len(first) - 1), len(first)}):
+        for early in (True, False):
+            counts = _spread(pipeline, held, (first, closed), early)
+            inside = all(a <= n <= b for a, n, b in zip(low, counts, high, strict=True))
+            if inside and np.bincount(pipeline.devices, weights=counts).max() <= most:
+                yield counts
+
+
+def _others_ahead(pipeline: Pipeline, others: list[int], ahead: bool) -> Counts:
+    """Layers of other kinds on the first chunks."""
+    if not ahead:
+        return ()
+    found, seen = [], set()
+    for device in pipeline.devices.tolist():
+        found.append(0 if device in seen else others[device])
+        seen.add(device)
+    while found and not found[-1]:
+        found.pop()
+    return tuple(found)
+
+
+def _shared(held: list[int], others: list[int], num_first: int) -> list[int]:
+    """Common layers of both stages of every pair, as many on each; none before other layers."""
+    found, last = list(held), len(held) - 1
+    for near in range(len(held) // 2):
+        own = max(0, (held[near] - others[near]) // 2) if near >= num_first - 1 else 0
+        found[near], found[last - near] = own, held[near] - own
+    return found
 
 
 def _all_cuts(pipeline: Pipeline, limits: Limits) -> list[Counts] | None:

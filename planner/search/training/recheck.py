@@ -10,7 +10,9 @@ Three things are done again without the arrays of the search:
   (:mod:`~planner.search.training.scalar`): none may lie below the stated bound, that of the layout
   itself least of all.
 
-What the slowest device of a strategy takes at least, over its cuts, is the search's own
+A bound of all cuts is that of the mean device, then that of the cheapest filling
+(:mod:`~planner.search.training.scalar_fillings`). Only where fillings are too many, and for
+DualPipe, what the slowest device takes at least is the search's own
 (:mod:`~planner.search.training.rooms`).
 """
 
@@ -47,6 +49,7 @@ from planner.search.training.recheck_space import (
 from planner.search.training.request import TrainRequest
 from planner.search.training.rooms import Slowest, slowest_device
 from planner.search.training.scalar import ScalarBound
+from planner.search.training.scalar_fillings import filled_s
 from planner.search.training.search import TrainSearch
 from planner.search.training.tables import base_run
 from planner.units import MILLION, usd_per_second
@@ -197,6 +200,21 @@ def _slowest(request: TrainRequest, run: Run) -> Slowest:
     return slowest_device(search.pipeline(0, int(places[0])))
 
 
+def _bound(request: TrainRequest, run: Run, enough: float) -> float:
+    """Objective that no cut of a strategy beats, derived no further than ``enough``."""
+    scale = value_of(request, run, 1.0)
+    scalar = ScalarBound(model=request.model, topology=request.topology, run=run)
+    found = scalar.seconds(Slowest(seconds=0.0)) * scale
+    if found < enough:
+        filled = filled_s(scalar, enough / scale)
+        found = max(found, 0.0 if filled is None else filled * scale)
+    if found < enough:
+        slowest = _slowest(request, run)
+        tight = math.inf if math.isinf(slowest.seconds) else scalar.seconds(slowest) * scale
+        found = max(found, tight)
+    return found
+
+
 def _simple_cuts(case: TrainRecheckCase, run: Run) -> list[tuple[int, ...]]:
     """Cuts that engines use, and the layout's own."""
     model = case.requests[0].model
@@ -232,13 +250,10 @@ def recheck_training(case: TrainRecheckCase) -> Recheck:
     runs, built, best = samples(case), 0, math.inf
     floor, lowest = objective, case.stated_bound * (1.0 - TOLERANCE)
     for request, run in runs:
-        slowest = _slowest(request, run)
-        if slowest.seconds < math.inf:
-            bound = ScalarBound(model=model, topology=request.topology, run=run).seconds(slowest)
-            value = value_of(request, run, bound)
-            floor = min(floor, value)
-            if value < lowest:
-                broken.append(f"{_name(run)} is bounded by {value:.9g}, below the stated bound")
+        value = _bound(request, run, objective if run == case.run else lowest)
+        floor = min(floor, value)
+        if value < lowest:
+            broken.append(f"{_name(run)} is bounded by {value:.9g}, below the stated bound")
         for counts in _simple_cuts(case, run):
             priced = predict_training(model, request.topology, run, counts)
             built += 1

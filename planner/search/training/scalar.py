@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from planner.cost.overlap import exposed_seconds, hides
 from planner.cost.price import chip_flop_per_s
@@ -68,10 +69,10 @@ class ScalarBound:
     topology: Topology
     run: Run
 
-    @property
+    @cached_property
     def site(self) -> Site:
         """The run with every distinct layer as a stage of its own, between the tables."""
-        kinds = self._kinds()
+        kinds = self.distinct
         mesh = replace(self.run.mesh, pp=len(kinds) + 2, virtual_stages=1)
         plain = replace(self.run, mesh=mesh, schedule=ScheduleKind.ONE_F_ONE_B)
         links = TrainingLinks(links=MeshLinks(topology=self.topology, mesh=self.run.mesh))
@@ -83,18 +84,39 @@ class ScalarBound:
             stages=((), *(((layer, 1),) for layer in kinds), ()),
         )
 
-    def _kinds(self) -> list[Layer]:
+    @cached_property
+    def distinct(self) -> list[Layer]:
+        """Distinct layers of the model."""
         return list(dict.fromkeys((*self.model.layers, *self.model.mtp_layers)))
+
+    @cached_property
+    def priced(self) -> list[PassTimes]:
+        """One microbatch of the embedding, of every distinct layer, of the head."""
+        return [stage.times for stage in stage_costs(self.site)]
+
+    @property
+    def _layers(self) -> dict[Layer, PassTimes]:
+        return dict(zip(self.distinct, self.priced[1:-1], strict=True))
+
+    @cached_property
+    def _mean(self) -> PassTimes:
+        layers = self._layers
+        whole = self.priced[0] + self.priced[-1]
+        for layer in (*self.model.layers, *self.model.mtp_layers):
+            whole += layers[layer]
+        return whole.times(1.0 / self.run.mesh.pp)
+
+    def with_slowest_s(self, slowest_s: float) -> float:
+        """Optimistic seconds of microbatches, bubble and hops, given the slowest device."""
+        x = max(slowest_s, self._mean.total)
+        step, _ = self._pipeline_s(self.site, self._mean, x, (self.priced, self._layers))
+        return step + self.hops_s(self.site)
 
     def seconds(self, slowest: Slowest) -> float:
         """Optimistic seconds of a step, given what the slowest device is."""
         site, p = self.site, self.run.mesh.pp
-        stages = [stage.times for stage in stage_costs(site)]
-        layers = dict(zip(self._kinds(), stages[1:-1], strict=True))
-        whole = stages[0] + stages[-1]
-        for layer in (*self.model.layers, *self.model.mtp_layers):
-            whole += layers[layer]
-        mean, fixed = whole.times(1.0 / p), self._hops_s(site) + self._optimizer_s(site)
+        stages, layers, mean = self.priced, self._layers, self._mean
+        fixed = self.hops_s(site) + self._optimizer_s(site)
         few = -(-len(self.model.layers) // p)
         most = min(len(self.model.layers), few + 1)
         devices = slowest.devices or tuple(
@@ -162,7 +184,8 @@ class ScalarBound:
             options.append(idle(table) + max(0.0, x - table.total) * least)
         return (self.run.mesh.pp - 1) * max(0.0, min(options))
 
-    def _hops_s(self, site: Site) -> float:
+    def hops_s(self, site: Site) -> float:
+        """Messages between devices."""
         run, mesh = self.run, self.run.mesh
         if mesh.pp == 1:
             return 0.0
@@ -181,7 +204,7 @@ class ScalarBound:
         """Layers of every kind with their number, tables of both ends, prediction layers."""
         mesh, model = self.run.mesh, self.model
         kinds = [
-            (layer_local(model, layer, mesh), model.layers.count(layer)) for layer in self._kinds()
+            (layer_local(model, layer, mesh), model.layers.count(layer)) for layer in self.distinct
         ]
         ends = [table_local(model, mesh, head=head) for head in (False, True)]
         ahead = LocalParams()

@@ -18,7 +18,8 @@ from planner.search.control import SearchControl, UnfinishedError
 from planner.search.objective import objective_value, rented_bound
 from planner.search.training.bounds import StepBound
 from planner.search.training.cases import Cases
-from planner.search.training.cuts import candidate_cuts
+from planner.search.training.cuts import candidate_cuts, cuts_of_filling
+from planner.search.training.filling_bound import FillingBound
 from planner.search.training.policies import KINDS, Policies, admits, hides_experts, menu
 from planner.search.training.relaxed import MeshTable, mesh_table
 from planner.search.training.request import TrainRequest
@@ -31,6 +32,10 @@ IntArray = NDArray[np.int64]
 
 # Meshes that are expanded together.
 BATCH = 64
+# What the bound of a leaf has looked at.
+LOOSE, SLOWEST, FILLED = range(3)
+# Fillings of a policy that are made into cuts.
+TRIED = 6
 # Policies of each schedule that are remembered for comparison.
 SHOWN = 4
 
@@ -46,12 +51,16 @@ class SolvedRun:
 
 
 class Leaf(NamedTuple):
-    """One policy of one mesh, in the order of its bound; ``tight`` where cuts were looked at."""
+    """One policy of one mesh, in the order of its bound.
+
+    ``level`` says how much of its cuts the bound has looked at: nothing, the slowest device,
+    every filling of the devices.
+    """
 
     bound: float
     row: int
     place: int
-    tight: bool
+    level: int
 
 
 def pipeline_of(bound: StepBound, case: Cases, num_chunks: int) -> Pipeline:
@@ -98,7 +107,7 @@ class TrainSearch:
         self.meshes = enumerate_meshes(request)
         self.menu = menu(request)
         self.best: SolvedRun | None = None
-        self.solved = 0
+        self.done: set[tuple[int, int]] = set()
         self.memory_infeasible = 0
         self.unplaceable = 0
         self.queue: list[Leaf] = []
@@ -109,6 +118,12 @@ class TrainSearch:
         self.bound: StepBound | None = None
         self.solved_bound = float("inf")
         self.by_kind: dict[int, list[Leaf]] = {}
+        self.cuts: dict[tuple[int, int], tuple[Counts, ...]] = {}
+
+    @property
+    def solved(self) -> int:
+        """Strategies that were solved."""
+        return len(self.done)
 
     # Objective.
 
@@ -146,11 +161,11 @@ class TrainSearch:
             own = np.flatnonzero(picked.policies.kind == kind)
             first = own[np.argsort(values[own], kind="stable")[:SHOWN]]
             leaves = [
-                Leaf(float(values[i]), int(picked.rows[i]), int(codes[i]), False) for i in first
+                Leaf(float(values[i]), int(picked.rows[i]), int(codes[i]), LOOSE) for i in first
             ]
             self.by_kind[kind] = sorted([*self.by_kind.get(kind, []), *leaves])[:SHOWN]
         for index in np.flatnonzero(values < limit):
-            leaf = Leaf(float(values[index]), int(picked.rows[index]), int(codes[index]), False)
+            leaf = Leaf(float(values[index]), int(picked.rows[index]), int(codes[index]), LOOSE)
             heapq.heappush(self.queue, leaf)
 
     def cases(self, rows: IntArray) -> Cases:
@@ -210,6 +225,7 @@ class TrainSearch:
         """Cut the model into chunks and price the result; None where it does not fit."""
         run, model = self.run_of(row, place), self.request.model
         cuts = candidate_cuts(model, self.pipeline(row, place))
+        cuts = tuple(dict.fromkeys((*self.cuts.pop((row, place), ()), *cuts)))
         priced = [
             (counts, predict_training(model, self.request.topology, run, counts)) for counts in cuts
         ]
@@ -261,21 +277,27 @@ class TrainSearch:
             self.position += BATCH
             return
         leaf = heapq.heappop(self.queue)
-        if not leaf.tight:
+        if leaf.level == LOOSE:
             self.tighten(leaf)
+            return
+        if leaf.level == SLOWEST and control.incumbent < float("inf"):
+            self.fill(leaf, control.incumbent)
             return
         try:
             solved = control.attempt(lambda: self.solve(leaf.row, leaf.place))
         except UnfinishedError:
             heapq.heappush(self.queue, leaf)
             raise
-        self.solved += 1
-        self.solved_bound = min(self.solved_bound, leaf.bound)
-        if solved is None:
-            self.unplaceable += 1
-        elif self.best is None or solved.value < self.best.value:
+        if solved is not None and (self.best is None or solved.value < self.best.value):
             self.best = solved
             control.offer(solved.value)
+        self.done.add((leaf.row, leaf.place))
+        if leaf.level == SLOWEST and solved is not None:
+            # The first layout of all: now there is a limit for the fillings.
+            heapq.heappush(self.queue, leaf)
+            return
+        self.solved_bound = min(self.solved_bound, leaf.bound)
+        self.unplaceable += solved is None
 
     def tighten(self, leaf: Leaf) -> None:
         """Queue a policy again with the bound of its cuts, unless none fits."""
@@ -283,8 +305,28 @@ class TrainSearch:
         if bound == float("inf"):
             self.memory_infeasible += 1
             return
-        again = Leaf(max(leaf.bound, bound), leaf.row, leaf.place, True)
+        again = Leaf(max(leaf.bound, bound), leaf.row, leaf.place, SLOWEST)
         heapq.heappush(self.queue, again)
+
+    def fill(self, leaf: Leaf, limit: float) -> None:
+        """Queue a policy again with the bound of its fillings, and keep the best of them."""
+        assert self.bound is not None
+        bound, pipeline = leaf.bound, self.pipeline(leaf.row, leaf.place)
+        if pipeline.num_devices > 1:
+            case = self.case(leaf.row, leaf.place)
+            scale = float(self.value(case.rows, np.ones(1))[0])
+            found = FillingBound(self.bound, case, pipeline).bounded(limit / scale)
+            if found is not None:
+                bound = max(bound, found.bound_s * scale)
+                tried = [
+                    cut
+                    for index in range(min(TRIED, len(found.fillings)))
+                    for cut in cuts_of_filling(
+                        pipeline, found.devices, found.fillings.filling(index)
+                    )
+                ]
+                self.cuts[leaf.row, leaf.place] = tuple(dict.fromkeys(tried))
+        heapq.heappush(self.queue, Leaf(bound, leaf.row, leaf.place, FILLED))
 
 
 def search_all(searches: list[TrainSearch], control: SearchControl) -> float:
