@@ -27,6 +27,7 @@ import numpy as np
 
 from planner.cost.runs.training_pipeline import chunk_layers, prediction_work
 from planner.domain.model import ModelSpec
+from planner.search.training.borders import moved_borders
 from planner.search.training.cases import IntArray, most_layers
 from planner.search.training.fillings import Devices, Filling
 from planner.search.training.rooms import Counts, Limits, Pipeline, TwoKinds, limits_of
@@ -147,7 +148,10 @@ def candidate_cuts(model: ModelSpec, pipeline: Pipeline) -> tuple[Counts, ...]:
     found = _all_cuts(pipeline, limits)
     if found is None:
         starts = tuple(_starts(model, pipeline))
-        improved = sorted({_improved(pipeline, start, limits) for start in starts})
+        improved = {_improved(pipeline, start, limits) for start in starts}
+        if _takes_turns(pipeline):
+            most = most_on_device(pipeline)
+            improved |= {moved_borders(pipeline, own, limits, most) for own in {*starts, *improved}}
         found = sorted({*improved, *starts}, key=lambda own: (pipeline.rank(own), own))
     return tuple(own for own in found[:MOST_CUTS] if pipeline.rank(own)[0] == 0.0)
 
@@ -205,6 +209,11 @@ def _shared(held: list[int], others: list[int], num_first: int) -> list[int]:
         own = max(0, (held[near] - others[near]) // 2) if near >= num_first - 1 else 0
         found[near], found[last - near] = own, held[near] - own
     return found
+
+
+def _takes_turns(pipeline: Pipeline) -> bool:
+    """Whether layers of one kind come after layers of another more than twice."""
+    return int((np.diff(pipeline.layer_s) != 0).sum()) > 2
 
 
 def _all_cuts(pipeline: Pipeline, limits: Limits) -> list[Counts] | None:

@@ -151,19 +151,26 @@ class FillingBound:
             special = sorted({min(device, p - 1 - device) for device in special})
         if len(special) > MOST_SPECIAL:
             return None
-        contents = []
+        contents: list[IntArray] = []
+        seconds: list[FloatArray] = []
         for device in special:
             own = self._contents(self._both(device), device in places or self.dual, least, most)
             if own is None:
                 return None
-            contents.append(own[self._quick(self._times(own, device), limit_s)])
+            times = self._times(own, device)
+            quick = self._quick(times, limit_s)
+            contents.append(own[quick])
+            seconds.append(times[quick].sum(axis=1) * len(self._both(device)))
         common = [d for d in range(p // 2 if self.dual else p) if d not in special]
         values, able = self._common(common, least, most)
+        common_s = np.empty(0)
         if len(values):
             alone = np.zeros((len(values), len(kinds.counts)), dtype=np.int64)
             alone[:, 0] = values
-            quick = self._quick(self._times(alone, common[0]), limit_s)
+            times = self._times(alone, common[0])
+            quick = self._quick(times, limit_s)
             values, able = values[quick], able[quick]
+            common_s = times[quick].sum(axis=1) * len(self._both(common[0]))
         return Devices(
             ahead=kinds.ahead,
             totals=tuple(kinds.counts.tolist()),
@@ -172,6 +179,9 @@ class FillingBound:
             num_common=len(common),
             common=values,
             able=able,
+            seconds=tuple(seconds),
+            common_s=common_s,
+            total_s=float(self.whole.sum()),
         )
 
     def _both(self, device: int) -> list[int]:

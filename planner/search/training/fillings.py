@@ -21,11 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.search.training.cases import FloatArray, IntArray
+from planner.search.training.cases import BoolArray, FloatArray, IntArray
 
 MOST_FILLINGS = 4_000
 # Partial fillings that are looked at together.
-MOST_TRIED = 200_000
+MOST_TRIED = 400_000
 # Devices whose contents are enumerated one by one.
 MOST_SPECIAL = 6
 
@@ -44,6 +44,8 @@ class Devices:
     num_common : int
         All other devices: they hold ``common`` layers of the first kind, ascending, and ``able``
         of them have room for so many.
+    seconds, common_s : tuple of array, array
+        Time of one microbatch with each content; ``total_s`` of all layers together.
     ahead : bool
         Whether layers of other kinds are the first of the model.
     """
@@ -55,6 +57,9 @@ class Devices:
     num_common: int
     common: IntArray
     able: IntArray
+    seconds: tuple[FloatArray, ...]
+    common_s: FloatArray
+    total_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,13 +99,18 @@ def enumerate_fillings(devices: Devices) -> Fillings | None:
     """All fillings; None where they are too many to look at."""
     totals = np.array(devices.totals)
     chosen = np.zeros((1, 0, len(totals)), dtype=np.int64)
+    seconds = np.zeros(1)
     for place, contents in enumerate(devices.contents):
         if len(chosen) * len(contents) > MOST_TRIED:
             return None
         every = np.repeat(chosen, len(contents), axis=0)
         added = np.tile(contents, (len(chosen), 1))[:, None, :]
+        seconds = (seconds[:, None] + devices.seconds[place][None]).reshape(-1)
         chosen = np.concatenate([every, added], axis=1)
-        chosen = chosen[_may_complete(devices, place + 1, totals - chosen.sum(axis=1))]
+        good = _may_complete(devices, place + 1, totals - chosen.sum(axis=1))
+        # Others are no slower than their slowest content, and all times add up.
+        good &= seconds + _most_s(devices, place + 1) >= devices.total_s * (1 - 1e-9)
+        chosen, seconds = chosen[good], seconds[good]
         if len(chosen) > MOST_FILLINGS:
             return None
     left = totals[0] - chosen.sum(axis=1)[:, 0]
@@ -123,7 +133,13 @@ def enumerate_fillings(devices: Devices) -> Fillings | None:
     return Fillings(special=np.concatenate(special), common=np.concatenate(common))
 
 
-def _may_complete(devices: Devices, placed: int, left: IntArray) -> FloatArray:
+def _most_s(devices: Devices, placed: int) -> float:
+    """Time of the devices that remain, each with its slowest content."""
+    found = sum(float(own.max(initial=0.0)) for own in devices.seconds[placed:])
+    return found + devices.num_common * float(devices.common_s.max(initial=0.0))
+
+
+def _may_complete(devices: Devices, placed: int, left: IntArray) -> BoolArray:
     """Whether the devices that remain can take exactly what is left, by kind."""
     low, high = np.zeros(left.shape[1]), np.zeros(left.shape[1])
     for contents in devices.contents[placed:]:

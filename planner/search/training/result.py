@@ -65,7 +65,8 @@ def search_training(
     with control.listening(interruptible):
         left = search_all(searches, control)
         if all(search.best is None for search in searches):
-            return out_of_memory(searches)
+            none = not any(count_strategies(search)[0] for search in searches)
+            return _no_schedule(first) if none else out_of_memory(searches)
         (own, best), *others = _other_schedules(searches, control)
     return TrainResult(
         best=best,
@@ -175,6 +176,20 @@ def _no_mesh(request: TrainRequest) -> Infeasible:
             "parallelism the heads and a node, expert parallelism the experts and a stage"
         ),
         remedies=("free a pinned degree, or choose a batch with more divisors",),
+    )
+
+
+def _no_schedule(request: TrainRequest) -> Infeasible:
+    return Infeasible(
+        resource="schedule",
+        needed="one schedule that can run",
+        available="none",
+        message=(
+            "none of the allowed schedules can run the allowed pipelines with a batch of "
+            f"{request.global_batch} sequences: an interleaved one takes microbatches in groups "
+            "of one per stage, DualPipe an even number of stages and two microbatches for each"
+        ),
+        remedies=("free --pp, --schedule or --virtual-stages, or choose another batch",),
     )
 
 

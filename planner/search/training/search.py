@@ -116,7 +116,7 @@ class TrainSearch:
         self.order = np.empty(0, dtype=np.int64)
         self.position = 0
         self.bound: StepBound | None = None
-        self.solved_bound = float("inf")
+        self.closed: list[Leaf] = []
         self.by_kind: dict[int, list[Leaf]] = {}
         self.cuts: dict[tuple[int, int], tuple[Counts, ...]] = {}
 
@@ -291,13 +291,33 @@ class TrainSearch:
         if solved is not None and (self.best is None or solved.value < self.best.value):
             self.best = solved
             control.offer(solved.value)
-        self.done.add((leaf.row, leaf.place))
-        if leaf.level == SLOWEST and solved is not None:
-            # The first layout of all: now there is a limit for the fillings.
-            heapq.heappush(self.queue, leaf)
+        if leaf.level == SLOWEST:
+            # No layout yet, so no limit for the fillings but that of the first one.
+            self.done |= {(leaf.row, leaf.place)} if solved is not None else set()
+            self.fill(leaf, control.incumbent)
             return
-        self.solved_bound = min(self.solved_bound, leaf.bound)
+        self.done.add((leaf.row, leaf.place))
+        self.closed.append(leaf)
         self.unplaceable += solved is None
+
+    @property
+    def solved_bound(self) -> float:
+        """Smallest bound of a strategy that was solved."""
+        return min((leaf.bound for leaf in self.closed), default=float("inf"))
+
+    def settle(self, control: SearchControl) -> None:
+        """Look at the fillings of solved strategies again, now that the limit is lower."""
+        for place, leaf in enumerate(self.closed):
+            pipeline = self.pipeline(leaf.row, leaf.place)
+            settled = leaf.bound >= control.incumbent * (1.0 - self.request.gap)
+            if settled or pipeline.num_devices == 1 or control.stopped():
+                continue
+            found = self.filled(leaf.row, leaf.place, pipeline, control.incumbent)
+            solved = self.solve(leaf.row, leaf.place) if found < control.incumbent else None
+            if solved is not None and (self.best is None or solved.value < self.best.value):
+                self.best = solved
+                control.offer(solved.value)
+            self.closed[place] = leaf._replace(bound=max(leaf.bound, found))
 
     def tighten(self, leaf: Leaf) -> None:
         """Queue a policy again with the bound of its cuts, unless none fits."""
@@ -309,24 +329,36 @@ class TrainSearch:
         heapq.heappush(self.queue, again)
 
     def fill(self, leaf: Leaf, limit: float) -> None:
-        """Queue a policy again with the bound of its fillings, and keep the best of them."""
-        assert self.bound is not None
+        """Queue a policy again with the bound of its fillings, unless there is none.
+
+        The best fillings become cuts. A pipeline of one device has one cut, whose price it is.
+        """
         bound, pipeline = leaf.bound, self.pipeline(leaf.row, leaf.place)
-        if pipeline.num_devices > 1:
-            case = self.case(leaf.row, leaf.place)
-            scale = float(self.value(case.rows, np.ones(1))[0])
-            found = FillingBound(self.bound, case, pipeline).bounded(limit / scale)
-            if found is not None:
-                bound = max(bound, found.bound_s * scale)
-                tried = [
-                    cut
-                    for index in range(min(TRIED, len(found.fillings)))
-                    for cut in cuts_of_filling(
-                        pipeline, found.devices, found.fillings.filling(index)
-                    )
-                ]
-                self.cuts[leaf.row, leaf.place] = tuple(dict.fromkeys(tried))
+        if pipeline.num_devices == 1:
+            alone = self.solve(leaf.row, leaf.place)
+            bound = float("inf") if alone is None else max(bound, alone.value)
+        else:
+            bound = max(bound, self.filled(leaf.row, leaf.place, pipeline, limit))
+        if bound == float("inf"):
+            self.memory_infeasible += 1
+            return
         heapq.heappush(self.queue, Leaf(bound, leaf.row, leaf.place, FILLED))
+
+    def filled(self, row: int, place: int, pipeline: Pipeline, limit: float) -> float:
+        """Objective of the cheapest filling, or the limit; 0 where nobody knows."""
+        assert self.bound is not None
+        case = self.case(row, place)
+        scale = float(self.value(case.rows, np.ones(1))[0])
+        found = FillingBound(self.bound, case, pipeline).bounded(limit / scale)
+        if found is None:
+            return 0.0
+        tried = [
+            cut
+            for index in range(min(TRIED, len(found.fillings)))
+            for cut in cuts_of_filling(pipeline, found.devices, found.fillings.filling(index))
+        ]
+        self.cuts[row, place] = tuple(dict.fromkeys(tried))
+        return found.bound_s * scale
 
 
 def search_all(searches: list[TrainSearch], control: SearchControl) -> float:
@@ -338,6 +370,8 @@ def search_all(searches: list[TrainSearch], control: SearchControl) -> float:
         search = min(searches, key=lambda own: own.next_bound)
         following = search.next_bound
         if control.enough(following) or control.stopped():
+            for own in searches:
+                own.settle(control)
             return following
         solved = search.solved
         try:

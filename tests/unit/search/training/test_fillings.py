@@ -29,6 +29,12 @@ def devices(totals, contents, common, able):
         num_common=max(able, default=0),
         common=np.array(common, dtype=np.int64),
         able=np.array(able, dtype=np.int64),
+        # Every layer takes a second.
+        seconds=tuple(
+            np.array(own, dtype=float).reshape(-1, len(totals)).sum(1) for own in contents
+        ),
+        common_s=np.array(common, dtype=float),
+        total_s=float(sum(totals)),
     )
 
 
