@@ -76,6 +76,8 @@ def _of_cut(search, place, bounds, counts):
             found.append("fillings")
         if pipeline.rank(counts)[0] > 0:
             found.append("device bytes")
+        if not bounds["room"]:
+            found.append("room for the layers")
     return found
 
 
@@ -89,6 +91,7 @@ def violations_of(request, rng, sizes):
         if not len(cases):
             continue
         memory, step = search.bound.memory_bytes(cases), search.bound.step_s(cases)
+        room = search.bound.has_room(cases)
         fits = memory <= search.bound.chip.hbm_usable_bytes
         if fits.any() and search.table.step_s[row] > step[fits].min() * SLACK:
             broken.append(("mesh table", search.meshes.mesh(row)))
@@ -113,6 +116,7 @@ def violations_of(request, rng, sizes):
                 "step": step[index],
                 "memory": memory[index],
                 "tight": tight,
+                "room": room[index],
                 "filled": filled,
             }
             for counts in random_cuts(rng, len(request.model.layers), pipeline, num_cuts):

@@ -14,7 +14,7 @@ from planner.search.training.rooms import Counts, Limits, Pipeline
 
 MOST_ROUNDS = 60
 # Pairs of moves that are looked at together.
-MOST_PAIRS = 40_000
+MOST_PAIRS = 4_000
 
 
 def moved_borders(pipeline: Pipeline, start: Counts, limits: Limits, most: int) -> Counts:

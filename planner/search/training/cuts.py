@@ -32,6 +32,8 @@ from planner.search.training.cases import IntArray, most_layers
 from planner.search.training.fillings import Devices, Filling
 from planner.search.training.rooms import Counts, Limits, Pipeline, TwoKinds, limits_of
 
+# Cuts whose borders are moved.
+MOST_MOVED = 3
 # Cuts of one policy that are priced in full.
 MOST_CUTS = 24
 
@@ -151,7 +153,8 @@ def candidate_cuts(model: ModelSpec, pipeline: Pipeline) -> tuple[Counts, ...]:
         improved = {_improved(pipeline, start, limits) for start in starts}
         if _takes_turns(pipeline):
             most = most_on_device(pipeline)
-            improved |= {moved_borders(pipeline, own, limits, most) for own in {*starts, *improved}}
+            nearest = sorted({*starts, *improved}, key=lambda own: (pipeline.rank(own), own))
+            improved |= {moved_borders(pipeline, own, limits, most) for own in nearest[:MOST_MOVED]}
         found = sorted({*improved, *starts}, key=lambda own: (pipeline.rank(own), own))
     return tuple(own for own in found[:MOST_CUTS] if pipeline.rank(own)[0] == 0.0)
 

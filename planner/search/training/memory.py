@@ -11,17 +11,19 @@ from functools import cached_property
 import numpy as np
 
 from planner.cost.runs.optimizer import state_bytes_per_param
-from planner.cost.runs.train_memory import RESERVE_BYTES, RESERVE_SHARE, WORK_SHARE
+from planner.cost.runs.train_memory import RESERVE_BYTES, RESERVE_SHARE, WIDE, WORK_SHARE
 from planner.domain.dtypes import BYTES_PER_ELEMENT
 from planner.domain.run import ScheduleKind
 from planner.search.training.cases import (
     FULL,
     REVERSIBLE,
     SELECTIVE,
+    BoolArray,
     Cases,
     FloatArray,
     IntArray,
     least_layers,
+    most_layers,
 )
 from planner.search.training.policies import KINDS, interleaved_chunks
 from planner.search.training.shares import Shares
@@ -94,7 +96,13 @@ class MemoryBound(Shares):
         selective = (cases.policies.recompute == SELECTIVE).astype(np.int64)
         largest = self.tables.blocks.activations[selective, entry].min(axis=1)
         again = np.where(cases.policies.recompute >= FULL, largest, 0.0)
-        return np.asarray(WORK_SHARE * largest + again)
+        # Of sharded weights the layer at work and the next one are gathered.
+        shard = self.tables.dense_shard.inverse[cases.rows]
+        params = (self.tables.dense[shard] + self.local_experts(cases.rows)).min(axis=1)
+        stored = BYTES_PER_ELEMENT[self.request.model.precision.attention]
+        gathered = ((1.0 if self.is_torus else 2.0) * stored + WIDE) * params
+        gathered = np.where(cases.policies.zero >= 3, gathered, 0.0)
+        return np.asarray(WORK_SHARE * largest + again + gathered)
 
     def input_bytes(self, cases: Cases) -> FloatArray:
         """Inputs of layers and their gradients, on every device."""
@@ -143,6 +151,37 @@ class MemoryBound(Shares):
         second = self.cheapest(layer, inner.astype(float)) + work + inputs
         found = np.maximum(whole, np.where(p > 2, second, 0.0))
         return found + self.reserve_bytes
+
+    def has_room(self, cases: Cases) -> BoolArray:
+        """Whether the devices have room for as many layers as the model has, shape ``[n]``.
+
+        For layers of the kind that takes the fewest bytes on each device; see
+        :meth:`planner.search.training.rooms.Pipeline.rooms`.
+        """
+        rows = cases.rows
+        p = self.meshes.pp[rows]
+        held_here = self.counts > 0
+        states = self.layer_state_bytes(cases)[:, held_here]
+        kept = self.activation_bytes(cases)[:, held_here]
+        budget = self.chip.hbm_usable_bytes - self.reserve_bytes
+        free = budget - self.work_bytes(cases) - self.input_bytes(cases)
+        shard = self.tables.dense_shard.inverse[rows]
+        entry = self.tables.block.inverse[rows]
+        ends = []
+        for table in (self.tables.first[shard], self.tables.last[shard]):
+            ends.append(self.state_bytes(cases, (table, np.zeros(len(rows)), table)))
+        last = np.where(cases.policies.kind == KINDS.index(ScheduleKind.ZB_V), 0, p - 1)
+        most = most_layers(self.num_layers, p)
+        found = np.zeros(len(rows))
+        for stage in range(int(p.max(initial=0))):
+            sizes = states + self.held(cases, stage)[:, None] * kept
+            left = free - np.where(stage == 0, ends[0], 0.0)
+            left = left - np.where(stage == last, ends[1] + self.tables.blocks.logits[entry], 0.0)
+            room = np.floor(
+                np.maximum(0.0, left * (1 + 1e-9)) / np.maximum(1e-9, sizes.min(axis=1))
+            )
+            found += np.where(stage < p, np.minimum(room, most), 0.0)
+        return np.asarray((found >= self.num_layers) | (p == 1))
 
     @property
     def reserve_bytes(self) -> float:

@@ -164,7 +164,12 @@ class TrainSearch:
                 Leaf(float(values[i]), int(picked.rows[i]), int(codes[i]), LOOSE) for i in first
             ]
             self.by_kind[kind] = sorted([*self.by_kind.get(kind, []), *leaves])[:SHOWN]
-        for index in np.flatnonzero(values < limit):
+        able = np.flatnonzero(values < limit)
+        room = self.bound.has_room(
+            Cases(rows=picked.rows[able], policies=picked.policies.select(able))
+        )
+        self.memory_infeasible += int((~room).sum())
+        for index in able[room]:
             leaf = Leaf(float(values[index]), int(picked.rows[index]), int(codes[index]), LOOSE)
             heapq.heappush(self.queue, leaf)
 
