@@ -47,6 +47,7 @@ MOST_STAGES = 64
 # Break-evens follow the batch down so far, and plan pipelines so much deeper than now.
 SMALLEST_BATCH = 64
 MORE_STAGES = 2
+MOST_BATCHES = 4
 
 
 def machine_figures(question: Question) -> MachineSpec:
@@ -223,7 +224,44 @@ def _answer(
     if found is None:
         return None
     best, value = found
-    return Answer(value=value, limits=pinned(best.assignment.degrees))
+    return Answer(value=value, limits=pinned(best.assignment.degrees), batch=best.prediction.batch)
+
+
+def _fullest(
+    question: Question, limits: DegreeLimits, change: Change | None
+) -> Answer[DegreeLimits] | None:
+    """Pinned degrees at the largest batch that fits: a search for it takes ten times as long.
+
+    One sequence per group is priced first; the cache grows linearly from there.
+    """
+    if question.objective is Objective.LATENCY:
+        return _answer(question, limits, change)
+    batch = unit = _sequences(limits)
+    best: Answer[DegreeLimits] | None = None
+    for _ in range(MOST_BATCHES):
+        found = solve(replace(question, limits=limits, batch=batch), change)
+        if found is None:
+            batch -= unit
+        else:
+            solved, value = found
+            best = Answer(value=value, limits=limits, batch=batch)
+            most = solved.prediction.largest_batch // unit * unit
+            if most <= batch:
+                return best
+            batch = most
+        if batch < unit:
+            break
+    return best
+
+
+def _sequences(limits: DegreeLimits) -> int:
+    """Sequences of a machine with one in every group and microbatch, of pinned degrees."""
+    assert limits.dp is not None and limits.microbatches is not None
+    return max(limits.dp) * max(limits.microbatches)
+
+
+def _with_batch(question: Question, batch: int) -> Question:
+    return replace(question, batch=batch)
 
 
 def _flips(
@@ -241,7 +279,15 @@ def _flips(
         own = pinned(one.layout.degrees)
         pools[one.name] = [own]
         families[one.name] = _nearby(limits.get(one.name, own), one.layout.degrees.pp)
-    contest = Contest(question=question, families=families, pools=pools, solve=_answer)
+    is_free = question.batch is None and question.tpot_s is None and question.ttft_s is None
+    contest = Contest(
+        question=question,
+        families=families,
+        pools=pools,
+        solve=_answer,
+        pin_batch=_with_batch if is_free else None,
+        solve_known=_fullest if is_free else None,
+    )
     winner = ranked[0]
     assert winner.figures is not None
     levers = decode_levers(question, model, machine, winner.figures.batch)

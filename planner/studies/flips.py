@@ -8,6 +8,7 @@ bisection goes on from there, until nothing changes.
 
 Assumptions
 -----------
+- Where memory moves, known degrees are priced at the largest batch that fits.
 - Looked at on one side is the end of the range, then a few points on the way, then a crossing
   before the first at which the winner does not lead: a shorter stretch in which another family
   leads is not found.
@@ -58,10 +59,11 @@ MOST_RIVALS = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer(Generic[Limits]):
-    """Objective of the best of a question, and its degrees as limits."""
+    """Objective of the best of a question, its degrees as limits, and the batch it found."""
 
     value: float
     limits: Limits
+    batch: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +84,8 @@ class Lever(Generic[Q]):
         What ``present``, ``ends`` and values are counted in.
     is_machine : bool
         Whether it is a figure of the machine, not of the workload.
+    keeps_batch : bool
+        Whether it leaves the batch that fits as it is, where no limit on the step decides.
     """
 
     name: str
@@ -94,6 +98,12 @@ class Lever(Generic[Q]):
     is_neutral: bool = True
     step: float = 1.0
     is_machine: bool = False
+    keeps_batch: bool = False
+
+    @property
+    def moves_batch(self) -> bool:
+        """Whether another batch fits at another value."""
+        return self.is_neutral and not self.keeps_batch
 
 
 Solve = Callable[[Q, Limits, Change | None], Answer[Limits] | None]
@@ -111,12 +121,19 @@ class Contest(Generic[Q, Limits]):
         Degrees that were best for a family somewhere; families in their order, best first.
     solve : callable
         Best answer to a question within limits, on a changed machine; None where nothing fits.
+    pin_batch : callable, optional
+        The question at a batch, where it may be free; the search for it is most of the work.
+    solve_known : callable, optional
+        A quicker ``solve`` for limits that pin the degrees.
     """
 
     question: Q
     families: Mapping[str, Limits]
     pools: dict[str, list[Limits]]
     solve: Solve[Q, Limits]
+    pin_batch: Callable[[Q, int], Q] | None = None
+    solve_known: Solve[Q, Limits] | None = None
+    _batches: dict[Limits, int] = field(default_factory=dict)
     _known: dict[tuple[str, float, Limits], float] = field(default_factory=dict)
     _learned: set[tuple[str, str, float]] = field(default_factory=set)
 
@@ -129,7 +146,9 @@ class Contest(Generic[Q, Limits]):
         neutral = x == lever.present and lever.is_neutral
         key = ("" if neutral else lever.name, 0.0 if neutral else x, limits)
         if key not in self._known:
-            found = self._ask(self.solve, limits, lever, x)
+            quick = lever.moves_batch and x != lever.present
+            solve = self.solve_known if quick and self.solve_known is not None else self.solve
+            found = self._ask(solve, limits, lever, x)
             self._known[key] = math.inf if found is None else found.value
         return self._known[key]
 
@@ -137,11 +156,17 @@ class Contest(Generic[Q, Limits]):
         self, solve: Solve[Q, Limits], limits: Limits, lever: Lever[Q], x: float
     ) -> Answer[Limits] | None:
         question, change = lever.set_to(self.question, x)
+        batch = self._batches.get(limits) if lever.keeps_batch else None
+        if batch is not None and self.pin_batch is not None:
+            question = self.pin_batch(question, batch)
         try:
-            return solve(question, limits, change)
+            found = solve(question, limits, change)
         except SpecError:
             # Degrees that the changed question does not have at all.
             return None
+        if found is not None and found.batch is not None and lever.keeps_batch:
+            self._batches[found.limits] = found.batch
+        return found
 
     def learn(self, name: str, lever: Lever[Q], x: float) -> bool:
         """Plan a family anew at ``x``; whether that found something better than was known."""
@@ -358,4 +383,5 @@ def _machine_lever(knob: Knob, present: float, ends: tuple[float, float]) -> Lev
         ends=ends,
         set_to=set_to,
         is_machine=True,
+        keeps_batch=knob is not HBM_SIZE,
     )
