@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
 from msgspec import structs
 
 from planner.cost.served import ServeCase
@@ -12,6 +17,9 @@ from planner.search.serve.pairs import PairTable
 from planner.topology.graph import Topology
 
 # What `explain` says of a block of domains, or of one phase, means nothing of the whole.
+# Nodes or racks that are added at most, and the smallest forms that are tried on them.
+_MOST_ADDED = 32
+_TRIED = 12
 _FOREIGN = ("--nodes", "--racks", "--slices", "--batch", "--context", "--seq")
 
 
@@ -32,11 +40,11 @@ def one_pool(name: str, table: FormTable, topology: Topology) -> Infeasible:
 def no_pair(pairs: PairTable, case: ServeCase) -> Infeasible:
     """Why no two pools fit, or serve the rate."""
     most = pairs.most_chips
-    unit = case.topology.spec.scale_up.unit
     if pairs.rate is None:
-        least = min(form.chips for form in pairs.prefill.rate_bounds) + min(
-            form.chips for form in pairs.decode.rate_bounds
+        least = sum(
+            min(form.chips for form in table.rate_bounds) for table in (pairs.prefill, pairs.decode)
         )
+        pinned = any(count is not None for count in pairs.workers)
         return Infeasible(
             resource="chips",
             needed=f"{least} chips",
@@ -44,20 +52,41 @@ def no_pair(pairs: PairTable, case: ServeCase) -> Infeasible:
             message=f"one worker of each pool takes {least} chips at least, and {most} chips in "
             f"domains of up to {max(pairs.domains)} do not hold whole workers of both within the "
             "limits",
-            remedies=(f"more {unit}s", "free a pinned degree or number of workers"),
+            remedies=tuple(_more_domains(pairs, case.topology))
+            or (("fewer workers",) if pinned else ("a larger machine",)),
         )
-    per_request = min(form.chips / rate for form, rate in pairs.prefill.rate_bounds.items()) + min(
-        form.chips / rate for form, rate in pairs.decode.rate_bounds.items()
+    per_request = sum(
+        min(form.chips / rate for form, rate in table.rate_bounds.items())
+        for table in (pairs.prefill, pairs.decode)
     )
-    needed = per_request * pairs.rate
     return Infeasible(
         resource="rate",
         needed=f"{pairs.rate:g} requests/s",
         available=f"{most} chips",
         message=f"no pools on {most} chips serve {pairs.rate:g} requests/s; the best workers would "
-        f"need {needed:,.0f} chips if they filled the machine without a gap",
-        remedies=(
-            f"--rate {most / per_request:.3g}/s or less",
-            f"more {unit}s",
-        ),
+        f"need {per_request * pairs.rate:,.0f} chips if they filled domains without a gap",
+        remedies=("a larger machine",),
     )
+
+
+def _more_domains(pairs: PairTable, topology: Topology) -> Iterator[str]:
+    """Fewest nodes or racks that hold both pools."""
+    spec = topology.spec
+    if spec.scale_out is None:
+        return
+    mine, theirs = (
+        heapq.nsmallest(_TRIED, table.rate_bounds, key=lambda form: (form.chips, form))
+        for table in (pairs.prefill, pairs.decode)
+    )
+    most = min(spec.scale_out.max_domains, spec.num_domains + _MOST_ADDED)
+    for count in range(spec.num_domains + 1, most + 1):
+        added = count - spec.num_domains
+        grown = replace(
+            pairs,
+            domains=pairs.domains + (spec.domain_chips,) * added,
+            most_chips=pairs.most_chips + spec.domain_chips * added,
+            _beside={},
+        )
+        if any(grown.counts(forms, (1.0, 1.0)) for forms in product(mine, theirs)):
+            yield f"--{spec.scale_up.unit}s {count} instead of {spec.num_domains}"
+            return

@@ -18,7 +18,8 @@ from planner.search.mesh import MeshMapper
 from planner.search.serve.forms import FormTable
 from planner.search.serve.rooms import fill_domains, most_beside
 from planner.search.solve import StrategySolver
-from planner.serve_api import _read, _request, evaluate_pools, plan_pools, verify_pools
+from planner.serve_api import evaluate_pools, plan_pools, verify_pools
+from planner.serve_api.case import read_question, request_of
 
 
 def brute_beside(domains, piece, other, need):
@@ -104,8 +105,8 @@ def every_worker(table, per_request):
 
 def brute_force(asked):
     """Most requests per second, the transfer left aside: all forms, all numbers of workers."""
-    _, case = _read(asked)
-    request = _request(asked, case)
+    _, case = read_question(asked)
+    request = request_of(asked, case)
     demand, topology = asked.demand, case.serve.topology
     prefill = every_worker(FormTable.of(request.prefill, demand.new_tokens), demand.new_tokens)
     decode = every_worker(
