@@ -22,7 +22,6 @@ from planner.catalog.model_config import (
     load_model,
     model_facts,
     model_from_facts,
-    model_names,
     override_precision,
 )
 from planner.catalog.routing_file import load_routing
@@ -42,7 +41,6 @@ from planner.cost.routing import FloatArray, moe_layer_indices, moe_shape, unifo
 from planner.cost.runs.gemm import sustained_chip
 from planner.cost.runs.inference_engine import RESERVE_FRACTION
 from planner.cost.step import Setting
-from planner.cost.weights import active_params, total_params
 from planner.domain.assignment import Assignment
 from planner.domain.changed import UNCHANGED, Change, Changed
 from planner.domain.cost import Prediction
@@ -65,6 +63,7 @@ from planner.search.control import Progress
 from planner.search.reason import why
 from planner.search.recheck_numbers import gap_violations
 from planner.search.request import PlanRequest
+from planner.search.survival import failure_violations
 from planner.search.validate import (
     RELATIVE_TOLERANCE,
     Limits,
@@ -73,6 +72,7 @@ from planner.search.validate import (
     structure_violations,
 )
 from planner.topology.build import build_topology
+from planner.topology.failures import failure_units
 from planner.topology.graph import Spared, Topology
 from planner.topology.mixed import common_chip
 from planner.topology.spares import excluded_chips, sparing
@@ -85,7 +85,6 @@ __all__ = [
     "evaluate",
     "evaluate_layout",
     "load_model",
-    "model_rows",
     "plan",
     "read_question",
     "verify",
@@ -191,6 +190,7 @@ def read_question(question: Question, change: Change | None = None) -> tuple[Inp
         gap=question.gap,
         seq_len=question.seq_len,
         ttft_s=question.ttft_s,
+        survive=question.survive,
     )
     return inputs, _case(inputs, model, spec)
 
@@ -256,6 +256,7 @@ def request_of(question: Question, inputs: Inputs, case: _Case) -> PlanRequest:
         gap=question.gap,
         time_limit_s=question.time_limit_s,
         seed=question.seed,
+        units=failure_units(case.topology, inputs.survive),
     )
 
 
@@ -367,7 +368,14 @@ def verify(layout: Layout) -> tuple[str, ...]:
         found.append("stages: first layers, embedding or head do not follow from the ends")
     found += differences(layout.prediction, fresh, "prediction")
     found += gap_violations(layout.certificate)
+    found += _failures(layout.inputs, case, assignment)
     return tuple(found)
+
+
+def _failures(inputs: Inputs, case: _Case, assignment: Assignment) -> list[str]:
+    """What goes wrong when a part dies that the layout is to survive."""
+    units = failure_units(case.topology, inputs.survive)
+    return failure_violations(case.setting, case.topology, assignment, case.loads, units)
 
 
 def _spare_violations(layout: Layout, assignment: Assignment, case: _Case) -> list[str]:
@@ -434,16 +442,7 @@ def _layout(inputs: Inputs, case: _Case, found: SearchResult) -> Layout:
     limits = limits_of(layout, case)
     broken = structure_violations(best.assignment, case.setting.model, limits)
     broken += limit_violations(price_decisions(inputs, case, best.assignment), limits)
+    broken += tuple(_failures(inputs, case, best.assignment))
     if broken:
         raise ModelBugError("the search returned an invalid layout: " + "; ".join(broken))
     return layout
-
-
-def model_rows() -> list[tuple[str, int, int, int, str]]:
-    """``(name, total, active, layers, architecture)`` of every model of the catalogue."""
-    rows = []
-    for name in model_names():
-        model = load_model(name)
-        active = active_params(model).with_tables
-        rows.append((name, total_params(model), active, len(model.layers), model.architecture))
-    return rows

@@ -40,6 +40,11 @@ def verify_certificate(layout: Layout) -> Recheck:
         raise SpecError(
             "the layout has no certificate", "planner plan ... -o layout.json writes one"
         )
+    if layout.inputs.survive is not None:
+        raise SpecError(
+            "certificates of layouts that survive failures cannot be re-checked",
+            "planner verify checks the layout, its failures too",
+        )
     broken = verify(layout)
     case = _recheck_case(layout, certificate)
     found = recheck(Phase(layout.inputs.phase), case)

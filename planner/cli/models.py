@@ -14,8 +14,8 @@ def command(as_json: bool) -> int:
 
     Example: planner models
     """
-    from planner.api import model_rows
     from planner.export.layout_file import ListedModel, record_json
+    from planner.model_api import model_rows
     from planner.report.catalog_text import show_models
 
     rows = model_rows()

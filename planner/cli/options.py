@@ -65,6 +65,7 @@ def parse_values(text: str | None, option: str, least: int = 1) -> frozenset[int
     return frozenset(found)
 
 
+SURVIVED = ("chip", "tray", "node", "any")
 _DOMAINS = ("domain", "node", "rack", "slice")
 
 
@@ -79,6 +80,20 @@ def parse_reserve(text: str | None) -> tuple[int, int]:
         )
     count = int(number)
     return (0, count) if slash else (count, 0)
+
+
+def parse_survive(text: str | None) -> str | None:
+    """Read ``1``, ``1/tray`` or ``tray``: any one part of a kind may die, or of all kinds."""
+    if text is None:
+        return None
+    number, slash, part = text.partition("/")
+    part = part if slash else "any" if number == "1" else number
+    if (slash and number != "1") or part not in SURVIVED:
+        raise SpecError(
+            f"--survive: cannot read '{text}'",
+            "write --survive 1, or 1/chip, 1/tray or 1/node; more than one at once is not planned",
+        )
+    return part
 
 
 def parse_shape_option(text: str | None) -> tuple[int, ...] | None:
@@ -224,6 +239,11 @@ def question_options(command: Command) -> Command:
             "--reserve",
             metavar="N|N/domain",
             help="Spare chips to leave idle, on the machine or in each node, rack or slice.",
+        ),
+        click.option(
+            "--survive",
+            metavar="1|1/PART",
+            help="Go on when any one part dies: chip, tray or node; 1 alone means each of them.",
         ),
         click.option("--tpot", metavar="TIME", help="Longest time per output token, e.g. 20ms."),
         click.option("--ttft", metavar="TIME", help="prefill: longest time of a pass, e.g. 1s."),
@@ -374,4 +394,5 @@ def to_question(model: str, values: dict[str, Any]) -> Question:
         exclude=tuple(dict.fromkeys(values["exclude"])),
         reserve=reserve,
         reserve_per_domain=reserve_per_domain,
+        survive=parse_survive(values["survive"]),
     )

@@ -61,6 +61,10 @@ def command(model: str, out: str | None, as_json: bool, **options: Any) -> int:
 
     def answer(asked: Question) -> Layout | Infeasible:
         with search_line(sys.stderr, UNITS[asked.objective]) as progress:
+            if asked.survive is not None:
+                from planner.survive_api import plan_surviving
+
+                return plan_surviving(asked, progress, interruptible=True)
             return plan(asked, progress, interruptible=True)
 
     return answer_question(question, answer, out, as_json)

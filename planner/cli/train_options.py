@@ -23,7 +23,7 @@ VALUES = "N|N,N|N..N"
 # Options of other phases; they would change nothing here.
 FOREIGN = (
     *("context", "tpot", "kv", "loads", "slots", "microbatches", "replicas", "draft"),
-    *("acceptance", "no_overlap", "ttft", "trace"),
+    *("acceptance", "no_overlap", "ttft", "trace", "survive"),
 )
 TRAIN_ONLY = (
     *("microbatch", "virtual_stages", "zero", "schedule", "recompute"),

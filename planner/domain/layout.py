@@ -41,7 +41,8 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ``context_tokens`` are cached of every sequence, ``seq_len`` are the new ones of a prefill.
     ``limits`` are the values that the user allowed of a degree, such as ``{"pp": "1..4"}``; a
-    degree that is absent was free. ``gap`` is the gap that was asked for.
+    degree that is absent was free. ``gap`` is the gap that was asked for; ``survive`` says which
+    part may die: ``chip``, ``tray``, ``node`` or ``any`` of those.
     """
 
     model: ModelInput
@@ -63,6 +64,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     gap: float | None = None
     seq_len: int | None = None
     ttft_s: float | None = None
+    survive: str | None = None
 
 
 class DegreesRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

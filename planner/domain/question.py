@@ -69,6 +69,9 @@ class Question:
         File of routing loads, a table ``[MoE layers, experts]``; uniform when absent.
     ideal : bool
         Pure roofline: no derates, no latencies, no reserve.
+    survive : str, optional
+        Part of which any one may die, ``chip``, ``tray``, ``node`` or ``any`` of them: no expert
+        is lost then, and what is left has room for all sequences.
     acceptance : float, optional
         Probability that a drafted token is accepted, given that those before it were; without
         it nothing is drafted.
@@ -103,6 +106,7 @@ class Question:
     reserve: int = 0
     reserve_per_domain: int = 0
     acceptance: float | None = None
+    survive: str | None = None
 
     @property
     def sizing(self) -> Sizing:

@@ -59,6 +59,7 @@ from planner.search.mesh import RateTable
 from planner.search.objective import counted_chips, objective_value
 from planner.search.request import PlanRequest
 from planner.search.strategies import Strategies
+from planner.search.survive_room import cached_after, even_twice_touched
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -162,9 +163,25 @@ class TouchedBound:
         self._uniform = request.uniform
         if shape is not None and not request.uniform:
             self._grid, self._touched = least_touched(request.loads.tobytes(), shape)
+        # One replica that survives failures holds two copies of every expert.
+        self._apart = bool(request.units) and shape is not None
+        if self._apart and shape is not None:
+            self._is_apart = strategies.replicas == 1
+            self._halves = least_touched((request.loads / 2).tobytes(), shape)
 
     def __call__(self, tokens: Real) -> Real:
         """Touched copies of the busiest group when a stage decodes ``tokens`` tokens."""
+        found = self._any_copies(tokens)
+        if not self._apart:
+            return found
+        grid, halves = self._halves
+        position = np.searchsorted(grid, tokens, side="right") - 1
+        twice = 2 * halves[np.maximum(position, 0)] / self._ep
+        if self._uniform and self._shape is not None:
+            twice = even_twice_touched(self._shape, (self._slots, self._ep), tokens)
+        return np.where(self._is_apart, np.maximum(found, twice), found)
+
+    def _any_copies(self, tokens: Real) -> Real:
         if self._shape is None:
             return 0.0
         num_experts, top_k = self._shape
@@ -333,7 +350,9 @@ class StepBound:
 
     def memory_bytes(self, probe: Probe) -> FloatArray:
         """Optimistic bytes on the fullest chip, reserve left out, shape ``[n]``."""
-        arrays, setting, cached = self.arrays, self.setting, probe.cached
+        arrays, setting = self.arrays, self.setting
+        sizes = (arrays.split.attn_dp, arrays.replicas, arrays.num_slots)
+        cached = cached_after(self.request, sizes, probe.replica, probe.cached)
         slots = np.ceil(arrays.num_slots / arrays.split.ep)
         rows = []
         for group in self._groups:

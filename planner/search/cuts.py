@@ -31,6 +31,7 @@ from planner.domain.assignment import Assignment
 from planner.domain.degrees import Degrees
 from planner.search.request import PlanRequest
 from planner.search.stages import Ends, StageCosts, cut_stages
+from planner.search.survive_room import cached_after
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +123,9 @@ class Cutter:
         degrees, setting = case.degrees, self.setting
         split = degrees_split(degrees)
         microbatch, held = fullest(degrees, batch)
-        slots, cached = float(ceil_div(degrees.num_slots, degrees.ep)), float(held)
+        slots = float(ceil_div(degrees.num_slots, degrees.ep))
+        sizes = (degrees.attn_dp, degrees.replicas, degrees.num_slots)
+        cached = float(cached_after(self.request, sizes, batch, held))
         layer_b = np.zeros(len(setting.model.layers))
         for group in layer_groups(setting.model):
             own = layer_bytes(setting, group, split)

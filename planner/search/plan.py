@@ -30,8 +30,9 @@ from planner.search.infeasible import explain
 from planner.search.mesh import MeshMapper, strategy_rates
 from planner.search.objective import UNITS, objective_value
 from planner.search.request import PlanRequest
-from planner.search.solve import Solved, StrategySolver
+from planner.search.solve import Solved
 from planner.search.strategies import Strategies, enumerate_strategies, space_description
+from planner.search.survive import solver_for
 from planner.search.validate import RELATIVE_TOLERANCE
 
 # Strategies bounded at a time.
@@ -97,7 +98,7 @@ class _Search:
         self.request = request
         self.control = control
         self.mapper = MeshMapper.of(request.topology)
-        self.solver = StrategySolver(request, self.mapper)
+        self.solver = solver_for(request, self.mapper)
         self.strategies = enumerate_strategies(request)
         self.best: Solved | None = None
         self.best_value = float("inf")

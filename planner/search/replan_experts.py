@@ -11,6 +11,8 @@ Constraints
     placed     r_e >= 1
     capacity   sum_e x_ge = c_g
     distinct   x_ge is 0 or 1
+    apart      where failures are to be survived: copies of e in two places or more, as in
+               ``expert_apart``
 
 The answer is a list of placements, each hotter and with fewer new copies than the next. Three
 starts lead to them:
@@ -36,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.search.assignment import best_assignment
+from planner.search.expert_apart import ApartPacking, place_apart
 from planner.search.expert_bounds import FloatArray, IntArray, expert_lower_bound, fill_copies
 from planner.search.expert_moves import Packing
 from planner.search.experts import TOLERANCE, chip_loads, place_experts
@@ -59,7 +62,9 @@ class Placement:
         return tuple(tuple(sorted(int(e) for e in row if e >= 0)) for row in self.slots)
 
 
-def placements(row: FloatArray, caps: IntArray, held: BoolArray) -> tuple[Placement, ...]:
+def placements(
+    row: FloatArray, caps: IntArray, held: BoolArray, place: IntArray | None = None
+) -> tuple[Placement, ...]:
     """Placements of one layer, from fewest new copies to least load.
 
     Parameters
@@ -70,29 +75,54 @@ def placements(row: FloatArray, caps: IntArray, held: BoolArray) -> tuple[Placem
         Slots of each chip; they hold all experts.
     held : bool array, shape ``[chips, experts]``
         What is in place.
+    place : int array, shape ``[chips]``, optional
+        Chips of one place may die together, and every expert must live on.
 
     Returns
     -------
     tuple of Placement
-        At least one; ``new_copies`` rise and ``max_load`` falls strictly.
+        At least one without ``place``; ``new_copies`` rise and ``max_load`` falls strictly.
     """
     own = np.ascontiguousarray(row, dtype=np.float64)
-    return _placements(own.tobytes(), tuple(caps.tolist()), np.packbits(held).tobytes())
+    places = None if place is None else tuple(place.tolist())
+    return _placements(own.tobytes(), tuple(caps.tolist()), np.packbits(held).tobytes(), places)
 
 
 @lru_cache(maxsize=256)
-def _placements(row_bytes: bytes, sizes: tuple[int, ...], bits: bytes) -> tuple[Placement, ...]:
+def _placements(
+    row_bytes: bytes, sizes: tuple[int, ...], bits: bytes, places: tuple[int, ...] | None
+) -> tuple[Placement, ...]:
     row, caps = np.frombuffer(row_bytes, dtype=np.float64), np.array(sizes, dtype=np.int64)
     shape = (len(caps), len(row))
     flat = np.unpackbits(np.frombuffer(bits, dtype=np.uint8))[: shape[0] * shape[1]]
     held = flat.reshape(shape).astype(np.bool_)
     (placed,) = place_experts(row[None], len(caps), caps)
     bound = min(placed.bound, float(placed.max_load))
+    if places is not None:
+        return tuple(_pareto(_apart(row, caps, held, np.array(places, dtype=np.int64), bound)))
     found = [_relabelled(placed.slots, caps, row, held)]
     for start in (_from_residents(row, caps, held), _from_counts(row, caps, held)):
         if start is not None:
             found += _improved(row, caps, held, start, bound)
     return tuple(_pareto(found))
+
+
+def _apart(
+    row: FloatArray, caps: IntArray, held: BoolArray, place: IntArray, bound: float
+) -> list[Placement]:
+    """Placements that keep every expert in two places: the fresh one, and from what is there."""
+    found = []
+    fresh = place_apart(row, caps, place, bound)
+    if fresh is not None:
+        slots = np.full((len(caps), int(caps.max())), -1, dtype=np.int64)
+        for chip, own in enumerate(fresh):
+            slots[chip, : len(own)] = own
+        found.append(_finished(slots, row, held))
+    start = _from_residents(row, caps, held, place)
+    if start is not None:
+        packing = ApartPacking(row, caps, place, start=start)
+        found += _steps(packing, row, held, bound)
+    return found
 
 
 def _pareto(found: list[Placement]) -> Iterator[Placement]:
@@ -127,8 +157,11 @@ def _improved(
     row: FloatArray, caps: IntArray, held: BoolArray, start: IntArray, bound: float
 ) -> Iterator[Placement]:
     """The start, and the placement after every step of the local search."""
-    packing = Packing(row, caps, start)
-    for _ in range(_MOVES_PER_CHIP * len(caps)):
+    yield from _steps(Packing(row, caps, start), row, held, bound)
+
+
+def _steps(packing: Packing, row: FloatArray, held: BoolArray, bound: float) -> Iterator[Placement]:
+    for _ in range(_MOVES_PER_CHIP * len(packing.caps)):
         yield _finished(packing.slots, row, held)
         before = packing.slots.copy()
         packing.improve(bound * (1 + TOLERANCE), 1)
@@ -189,6 +222,34 @@ class _Draft:
         self.has[chip, expert] = True
         return True
 
+    def spread(self, place: IntArray) -> bool:
+        """Second copies in another place, instead of copies that are not needed there."""
+        num_places = int(place.max()) + 1
+        at = np.arange(num_places)[:, None] == place[None, :]
+        while True:
+            # Copies of every expert in every place.
+            counts = at.astype(np.int64) @ self.has.astype(np.int64)
+            spread = (counts > 0).sum(axis=0)
+            alone = np.flatnonzero(spread < 2)
+            if not len(alone):
+                return True
+            expert = int(alone[np.argsort(-self.row[alone], kind="stable")[0]])
+            other = ~self.has[:, expert] & (counts[place, expert] == 0)
+            load = self.load()
+            chips = np.flatnonzero(other & (self.free > 0))
+            if len(chips):
+                self.has[chips[load[chips].argmin()], expert] = True
+                continue
+            stays = spread[None, :] - (counts[place] == 1) >= 2
+            spare = self.has & stays & other[:, None]
+            if not spare.any():
+                return False
+            piece = self.row / np.maximum(self.copies, 1)
+            heat = np.where(spare, load[:, None] - piece[None, :], np.inf)
+            chip, donor = (int(k) for k in np.unravel_index(int(heat.argmin()), heat.shape))
+            self.has[chip, donor] = False
+            self.has[chip, expert] = True
+
     def fill(self) -> bool:
         """Copies of the heaviest pieces into the slots that are left."""
         while (self.free > 0).any():
@@ -211,10 +272,14 @@ class _Draft:
         return table
 
 
-def _from_residents(row: FloatArray, caps: IntArray, held: BoolArray) -> IntArray | None:
+def _from_residents(
+    row: FloatArray, caps: IntArray, held: BoolArray, place: IntArray | None = None
+) -> IntArray | None:
     """Chips keep what they hold; None where lost experts find no place."""
     draft = _Draft(row, caps, held)
     draft.trim()
+    if place is not None:
+        return draft.slots() if draft.spread(place) and draft.fill() else None
     missing = np.flatnonzero(draft.copies == 0)
     for expert in missing[np.argsort(-row[missing], kind="stable")].tolist():
         if not draft.give(expert):

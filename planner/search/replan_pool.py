@@ -29,6 +29,7 @@ from planner.search.replan_experts import Placement, placements
 from planner.search.replan_request import Candidate, ReplanRequest, transition
 from planner.search.replan_solve import solve_given, still_valid
 from planner.search.solve import Solved
+from planner.search.survive import places, untouched_replica
 
 # What one new copy of an expert may cost, in parts of the mean load of a chip.
 COPY_PRICES = (np.inf, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 0.0)
@@ -130,6 +131,8 @@ class Pool:
         if not layers:
             return
         ways = self._ways(arranged)
+        if not all(ways):
+            return
         seen = set()
         for price in COPY_PRICES:
             picked = tuple(_cheapest(own, price) for own in ways)
@@ -148,12 +151,16 @@ class Pool:
         held = experts_held(model, rows, request.old, request.plan.topology.num_chips)
         caps = np.array(split_evenly(d.num_slots, d.ep), dtype=np.int64)
         stage_of = [s for s, (a, b) in enumerate(arranged.stage_ranges) for _ in range(a, b)]
+        place = None
+        units = request.plan.units
+        if units and not untouched_replica(arranged.cells, units):
+            place = places(d, arranged.cells, units)
         found = []
         for row, layer in enumerate(rows.layers):
             chips = np.array([stages[stage_of[layer]] for stages in arranged.cells])
             groups = chips.reshape(d.replicas, d.ep, d.expert_tp)
             mean = held[groups, row].mean(axis=(0, 2))
-            found.append(placements(request.plan.loads[row], caps, mean >= 0.5))
+            found.append(placements(request.plan.loads[row], caps, mean >= 0.5, place))
         return found
 
     def _fitted(

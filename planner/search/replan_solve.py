@@ -10,6 +10,7 @@ from planner.domain.degrees import Degrees
 from planner.search.mesh import Cells, MeshMapper
 from planner.search.request import PlanRequest
 from planner.search.solve import Solved, StrategySolver
+from planner.search.survival import failure_violations
 from planner.search.validate import Limits, limit_violations, structure_violations
 from planner.topology.graph import Topology
 
@@ -32,7 +33,7 @@ def _given_cells(topology: Topology, cells: Cells) -> MeshMapper:
     return found
 
 
-class _GivenSolver(StrategySolver):
+class GivenSolver(StrategySolver):
     """Solves a strategy on given cells with given experts."""
 
     def __init__(self, request: PlanRequest, cells: Cells, maps: tuple[SlotMap, ...]) -> None:
@@ -58,10 +59,17 @@ def solve_given(
         Chips that must talk are not connected.
     """
     degrees, cells, maps = given
-    found = _GivenSolver(request, cells, maps).solve(degrees, most)
+    found = GivenSolver(request, cells, maps).solve(degrees, most)
     if found is None or structure_violations(found.assignment, request.setting.model, limits):
         return None
-    return None if limit_violations(found.prediction, limits) else found
+    return found if _keeps(request, limits, found) else None
+
+
+def _keeps(request: PlanRequest, limits: Limits, found: Solved) -> bool:
+    """Whether memory, step and failures are within what was asked."""
+    return not limit_violations(found.prediction, limits) and not failure_violations(
+        request.setting, request.topology, found.assignment, request.loads, request.units
+    )
 
 
 def still_valid(request: PlanRequest, limits: Limits, old: Assignment) -> Solved | None:
@@ -71,6 +79,5 @@ def still_valid(request: PlanRequest, limits: Limits, old: Assignment) -> Solved
     found = evaluate(
         request.setting, request.topology, old, request.loads, request.price_usd_per_hour
     )
-    if limit_violations(found, limits):
-        return None
-    return Solved(assignment=old, prediction=found)
+    solved = Solved(assignment=old, prediction=found)
+    return solved if _keeps(request, limits, solved) else None

@@ -35,6 +35,8 @@ class PlanRequest:
     counts_used : bool
         Whether throughput is that of a chip in use, not of the machine: of workers that are
         repeated as often as they fit.
+    units : tuple of frozenset of int
+        Chips that may die together, any one of which the layout must survive.
     """
 
     setting: Setting
@@ -52,3 +54,4 @@ class PlanRequest:
     progress: Progress | None = None
     interruptible: bool = False
     counts_used: bool = False
+    units: tuple[frozenset[int], ...] = ()

@@ -149,12 +149,13 @@ def unit_of(attn_tp: int, expert_tp: int, largest_domain: int) -> int | None:
     return max(inner, default=1) if len(inner) < 2 else None
 
 
-def slot_counts(num_experts: int, ep: int) -> list[int]:
-    """Slots per MoE layer worth trying: no copies, or every group equally full."""
-    least = ceil_div(num_experts, ep)
+def slot_counts(num_experts: int, ep: int, copies: int = 1) -> list[int]:
+    """Slots per MoE layer worth trying: ``copies`` of each expert, or every group equally full."""
+    fewest = copies * num_experts
+    least = ceil_div(fewest, ep)
     full = {ep * (least + extra) for extra in range(MAX_EXTRA_SLOTS + 1)}
     # More copies than one of every expert per group cannot be placed apart.
-    return sorted(slots for slots in {num_experts, *full} if slots <= num_experts * ep)
+    return sorted(slots for slots in {fewest, *full} if slots <= num_experts * ep)
 
 
 def shares_contexts(request: PlanRequest, attn_tp: int) -> bool:
@@ -255,7 +256,11 @@ def _expert_choices(request: PlanRequest, size: int) -> Iterator[tuple[int, int,
             continue
         if expert_tp > MAX_EXPERT_TP:
             continue
-        for slots in slot_counts(shape[0], ep):
+        counts = {
+            *slot_counts(shape[0], ep),
+            *(slot_counts(shape[0], ep, 2) if request.units else ()),
+        }
+        for slots in sorted(counts):
             if permits(limits.slots, slots) and slots >= ep:
                 yield ep, expert_tp, slots
 
@@ -373,7 +378,14 @@ def enumerate_strategies(request: PlanRequest) -> Strategies:
     dp = request.limits.dp
     if dp is not None:
         found = found.select(np.isin(found.attn_dp * found.replicas, sorted(dp)))
-    return found
+    return found.select(_may_survive(request, found)) if request.units else found
+
+
+def _may_survive(request: PlanRequest, found: Strategies) -> NDArray[np.bool_]:
+    """Strategies with two attention groups, and two copies of all experts or two replicas."""
+    shape = moe_shape(request.setting.model)
+    copies = found.num_slots >= 2 * shape[0] if shape else np.zeros(len(found), dtype=np.bool_)
+    return np.asarray((copies | (found.replicas > 1)) & (found.attn_dp * found.replicas > 1))
 
 
 def space_description(strategies: Strategies) -> dict[str, str]:
