@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from msgspec import structs
@@ -22,10 +21,7 @@ from planner.compose import (
     reserved_chips,
     stage_records,
 )
-from planner.cost.holdings import GONE
-from planner.cost.migration import STORAGE
 from planner.cost.routing import moe_layer_indices, moe_shape
-from planner.domain.assignment import Assignment
 from planner.domain.hardware import DEFAULT_SIZE, Sizing
 from planner.domain.layout import Inputs, Layout, MachineInput
 from planner.domain.model import ModelSpec
@@ -33,18 +29,16 @@ from planner.domain.outcome import Infeasible
 from planner.domain.question import DegreeLimits, Question, check_context
 from planner.domain.ranges import read_ranges
 from planner.domain.replan import (
-    CacheRecord,
     LayoutFigures,
-    MigrationRecord,
-    Move,
     ReplanRecord,
 )
 from planner.domain.workload import Objective, Phase
 from planner.errors import ModelBugError, SpecError
+from planner.moves import migration_record, on_other_machine
 from planner.search.control import Progress
 from planner.search.objective import UNITS
 from planner.search.replan import ReplanResult, replan_layout
-from planner.search.replan_request import Candidate, MoveLimits, ReplanRequest
+from planner.search.replan_request import Candidate, MoveLimits, ReplanRequest, transition
 from planner.topology.graph import Topology
 from planner.units import format_seconds
 from planner.version import VERSION
@@ -127,8 +121,7 @@ def replan(question: ReplanQuestion, progress: Progress | None = None) -> Replan
     _check_runs(layout)
     draft = structs.replace(layout, inputs=inputs)
     after = case_of_layout(draft)
-    chips = {name: chip for chip, name in enumerate(after.topology.chip_names)}
-    old = _renumbered(running, [chips.get(name, GONE) for name in before.topology.chip_names])
+    old = on_other_machine(running, before.topology, after.topology)
     asked = question.max_move_bytes is not None or question.amortise_s is not None
     amortise_s = question.amortise_s if asked else AMORTISE_S
     plan_question = Question(
@@ -246,14 +239,6 @@ def _machine(given: MachineInput, changes: Changes) -> MachineInput:
     return structs.replace(given, facts=facts, **sizes)
 
 
-def _renumbered(assignment: Assignment, chips: list[int]) -> Assignment:
-    """The same decisions, chips in other numbers."""
-    cells = tuple(
-        tuple(tuple(chips[chip] for chip in cell) for cell in stages) for stages in assignment.cells
-    )
-    return replace(assignment, cells=cells)
-
-
 def _composed(draft: Layout, found: ReplanResult, topology: Topology) -> Layout:
     """The layout's record, after the validator's and the cost model's second opinion."""
     chosen = found.chosen.solved
@@ -367,45 +352,7 @@ def _record(request: ReplanRequest, found: ReplanResult, changes: tuple[str, ...
         gap=None if found.certificate is None else found.certificate.gap,
         proven=(),
         candidates=found.candidates,
-        migration=_migration(request, chosen),
-    )
-
-
-def _migration(request: ReplanRequest, chosen: Candidate) -> MigrationRecord:
-    migration, time = chosen.migration, chosen.time
-    names = request.plan.topology.chip_names
-    kinds: dict[str, float] = defaultdict(float)
-    for (kind, _, _), size in migration.flows.items():
-        kinds[kind] += size
-    caches = migration.caches
-    moves = [
-        Move(
-            kind=kind,
-            source="storage" if source == STORAGE else names[source],
-            target=names[target],
-            num_bytes=size,
-        )
-        for (kind, source, target), size in sorted(migration.flows.items())
-    ]
-    return MigrationRecord(
-        moved_bytes=migration.moved_bytes,
-        by_kind=dict(sorted(kinds.items())),
-        storage_bytes=migration.storage_bytes,
-        seconds=time.seconds,
-        network_s=time.network_s,
-        storage_s=time.storage_s,
-        refill_s=time.refill_s,
-        busiest_link=time.link_name,
-        busiest_link_kind=time.link,
-        link_bytes=dict(time.tiers),
-        caches=CacheRecord(
-            kept=caches.kept,
-            moved=caches.moved,
-            lost=caches.lost,
-            unplaced=caches.unplaced,
-            lost_bytes=caches.lost_bytes,
-            lost_tokens=(caches.lost + caches.unplaced) * int(request.before.context_tokens),
+        migration=migration_record(
+            transition(request, chosen.solved.assignment), chosen.migration, chosen.time
         ),
-        lost_experts=len(migration.lost_copies),
-        moves=tuple(moves),
     )

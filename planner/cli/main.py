@@ -26,6 +26,7 @@ COMMANDS = {
     "verify": "Check a layout file and name each violation.",
     "export": "Write a layout as the launch configuration of an engine.",
     "import": "Read a deployment and compare it with the best layout.",
+    "diff": "Explain what two layouts differ in.",
     "replan": "Change a running layout to what has changed, and move little.",
     "validate": "Compare predictions with measured runs.",
     "calibrate": "Fit a machine's constants to your measurements.",

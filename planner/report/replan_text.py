@@ -38,8 +38,7 @@ def show_replan(layout: Layout, record: ReplanRecord, stream: TextIO) -> None:
     )
     print_text(degrees_line(record.chosen.degrees, record.chosen.batch), stream)
     _layouts(record, stream)
-    _moves(record.migration, stream)
-    _routes(record.migration, stream)
+    show_moves(record.migration, stream)
     stream.write("\n")
     for line in (*lost_lines(record.migration), *_worth(record), _proof(record)):
         print_text(line, stream)
@@ -66,6 +65,12 @@ def _layouts(record: ReplanRecord, stream: TextIO) -> None:
     ]
     header = ("", "chips", "batch", "step", "tokens/s", "moves", "for")
     print_table("Layouts", header, rows, stream)
+
+
+def show_moves(migration: MigrationRecord, stream: TextIO) -> None:
+    """Print what moves, over which links, from where to where."""
+    _moves(migration, stream)
+    _routes(migration, stream)
 
 
 def _moves(migration: MigrationRecord, stream: TextIO) -> None:
