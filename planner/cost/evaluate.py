@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -350,24 +351,27 @@ def evaluate(
     """
     setting = on_machine(setting, topology)
 
+    @cache
     def routing(tokens: float) -> dict[int, RoutedLoad]:
         return routed_load(assignment.slot_maps, loads, setting.model, tokens)
 
-    replicas = []
+    priced: dict[object, tuple[ReplicaTimes, FabricRates, Memory]] = {}
+    tokens_per_s = 0.0
     every = [cell for cells in assignment.cells for cell in cells]
     for cells, sequences in zip(assignment.cells, assignment.sequences, strict=True):
         fabric = replica_rates(topology, cells, assignment.degrees, every)
-        load = ReplicaLoad(microbatch=fullest_microbatch(sequences), routing=routing)
-        own = replica_times(setting, assignment, load, fabric)
-        replicas.append((own, fabric, sequences))
-    times, fabric, _ = max(replicas, key=lambda item: item[0].step_s)
-    most = max(cached_sequences(sequences) for sequences in assignment.sequences)
-    memory = stage_memory(setting, assignment, times, float(most))
+        # Replicas with the same prices, which are one object, differ by what they decode.
+        key = (id(fabric), sequences)
+        if key not in priced:
+            load = ReplicaLoad(microbatch=fullest_microbatch(sequences), routing=routing)
+            own = replica_times(setting, assignment, load, fabric)
+            held = stage_memory(setting, assignment, own, float(cached_sequences(sequences)))
+            priced[key] = own, fabric, held
+        batch = sum(sum(microbatch) for microbatch in sequences)
+        tokens_per_s += setting.sequence_tokens * batch / priced[key][0].step_s
+    times, fabric, _ = max(priced.values(), key=lambda item: item[0].step_s)
+    memory = max((held for *_, held in priced.values()), key=lambda held: held.used_bytes)
     step = _terms(setting, assignment, times, fabric)
-    each = setting.sequence_tokens
-    tokens_per_s = sum(
-        each * sum(sum(mb) for mb in sequences) / own.step_s for own, _, sequences in replicas
-    )
     cost = None
     chips = (chip for replica in assignment.cells for cell in replica for chip in cell)
     rented = sum(topology.rental_units(chips))
@@ -381,7 +385,7 @@ def evaluate(
         step_s=times.step_s,
         batch=assignment.batch,
         tokens_per_s=tokens_per_s,
-        tokens_per_s_per_user=each / times.step_s,
+        tokens_per_s_per_user=setting.sequence_tokens / times.step_s,
         tokens_per_s_per_chip=tokens_per_s / topology.num_chips,
         usd_per_million_tokens=cost,
         chips_rented=rented,
