@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -291,7 +292,9 @@ class MeshMapper:
             counts[kind] = counts.get(kind, 0) + 1
             samples.setdefault(kind, cell)
         of_kinds = [self._cell_rates(kind, cell, degrees) for kind, cell in samples.items()]
-        place = min(need, len(cells))
+        # Of several replicas each may be slow in another way: the slowest one is slow in all
+        # only where cells can be put in order.
+        place = min(need if in_order(of_kinds) else degrees.pp, len(cells))
 
         def needed(values: Sequence[Real]) -> Real:
             """The ``place``-th smallest value, each counted as often as its kind occurs."""
@@ -324,6 +327,20 @@ class MeshMapper:
         a, b = (largest[0], largest[1]) if is_near else (largest[0], others[0][0])
         rate = send_recv_rate(self.topology, a, b)
         return LinkRate(latency_s=rate.latency_s, s_per_byte=rate.s_per_byte, fill_s=rate.fill_s)
+
+
+def in_order(kinds: Sequence[Rates]) -> bool:
+    """Whether of every two cells one has no collective that is slower than the other's."""
+    rows = [
+        [float(v) for rate in own.values() for one in (rate, *rate.others) for v in _prices(one)]
+        for own in kinds
+    ]
+    rows.sort(key=sum)
+    return all(len(a) == len(b) and all(map(float.__le__, a, b)) for a, b in pairwise(rows))
+
+
+def _prices(rate: LinkRate) -> tuple[Real, Real, Real]:
+    return rate.latency_s, rate.s_per_byte, rate.fill_s
 
 
 def _in_order(cells: Sequence[tuple[int, ...]], degrees: Degrees) -> Cells:

@@ -3,14 +3,16 @@
 stages    cut exactly: fewest stages under a limit on seconds and bytes, taking layers
           greedily, and halving of that limit
 experts   the floors of every layer under its own loads
-links     on a wounded machine every cell as it really is; a layout of n cells is no faster
-          than the n-th fastest
+links     on a wounded machine every cell as it really is; of the j fastest replicas of p
+          stages one is no faster than the (j p)-th fastest cell
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 
 from planner.cost.block import RoutedLoad
 from planner.cost.evaluate import Microbatch
@@ -19,13 +21,16 @@ from planner.cost.memory import activation_bytes, budget_bytes
 from planner.cost.price import FabricRates, LinkRate, merge_rates
 from planner.cost.routing import moe_layer_indices
 from planner.cost.step import RoutedOf
+from planner.domain.curves import Op
 from planner.domain.work import Real
+from planner.domain.workload import Objective
 from planner.errors import DisconnectedError
 from planner.search.recheck_compare import Comparison, Held, Sizes, Strategy, largest
 from planner.search.recheck_experts import hottest_floor, touched_floor
 from planner.search.recheck_floor import as_split, chosen_chances
 from planner.topology.groups import carve, group_shape
 
+StepOf = Callable[..., float | None]
 _HALVINGS = 60
 _MOST_RANGES = 64
 _ROUNDING = 1e-12
@@ -42,40 +47,103 @@ class Refinement:
     def floor(self, strategy: Strategy) -> float:
         """Sharper floor of the objective; infinite when no batch meets the limits."""
         comparison, split, row = self.comparison, strategy.split, strategy.row
-        links = self.links(strategy)
+        fastest = self._steps(strategy, 1)
+        slowest = self._steps(strategy, row[2]) if row[2] > 1 else fastest
+        if comparison.pinned(row) is not None:
+            # Whoever is the slowest has one sequence in every microbatch at least.
+            seconds = slowest(row[1])
+            value = comparison.pinned_value(split, row, fastest)
+            if seconds is None:
+                return math.inf
+            if comparison.case.objective is Objective.LATENCY:
+                return max(value, seconds, self._level_floor(strategy))
+            return max(value, self._pinned_floor(strategy))
+        total = self._all_rates(strategy)
+        return math.inf if total is None else comparison.value(split, row, total / row[2], 1.0)
+
+    def _steps(self, strategy: Strategy, replicas: int) -> StepOf:
+        """Floor of the step of the slowest of so many replicas, as a function of its batch."""
+        comparison, split, row = self.comparison, strategy.split, strategy.row
+        links = self.links(strategy, replicas)
 
         def step(batch: int, room: int | None = None) -> float | None:
-            """Floor of the step, None beyond the limits; ``room`` sequences count in memory."""
+            """None beyond the limits; ``room`` sequences count in memory."""
             held = comparison.held(split, row, batch if room is None else room)
             microbatch = comparison.held(split, row, batch)[1]
             seconds = self.step_s(strategy, links, (held, microbatch))
             return None if seconds is None or comparison.late(seconds) else seconds
 
-        if comparison.pinned(row) is not None:
-            return comparison.pinned_value(split, row, step)
-        sizes = Sizes(microbatches=row[1], groups=split.attn_dp)
-        most = strategy.most
-        if step(most) is None:
-            reached = largest(lambda batch: step(batch) is not None, sizes.microbatches)
-            if reached is None:
-                return math.inf
-            most = reached
-        return comparison.value(split, row, most_rate(step, sizes, most), 1.0)
+        return step
 
-    def links(self, strategy: Strategy) -> FabricRates:
-        """Price floors of the strategy's collectives."""
+    def _pinned_floor(self, strategy: Strategy) -> float:
+        """Objective if every replica had the better one of the two sizes, each as fast as it is."""
+        comparison, row = self.comparison, strategy.row
+        parts = comparison.pinned(row)
+        assert parts is not None
+        total = 0.0
+        for count, step in self._runs(strategy, 1, row[2]):
+            steps = {share: step(share) for _, share in parts}
+            total += count * max((b / s for b, s in steps.items() if s is not None), default=0.0)
+        if not total:
+            return math.inf
+        return comparison.value(strategy.split, row, total / row[2], 1.0)
+
+    def _level_floor(self, strategy: Strategy) -> float:
+        """The slowest step cannot be less if replicas together have no room for the batch then."""
+        batch, row = self.comparison.case.batch, strategy.row
+        runs = self._runs(strategy, 1, row[2])
+        if batch is None or len(runs) == 1:
+            return 0.0
+        low, high = 0.0, runs[-1][1](-(-batch // row[2])) or math.inf
+        if math.isinf(high):
+            return low
+
+        def room(step: StepOf, limit: float) -> float:
+            def works(tried: int) -> bool:
+                seconds = step(tried)
+                return seconds is not None and seconds <= limit
+
+            return largest(works, row[1]) or -math.inf
+
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            if sum(count * room(step, middle) for count, step in runs) >= batch:
+                high = middle
+            else:
+                low = middle
+        return low
+
+    def _all_rates(self, strategy: Strategy) -> float | None:
+        """Most sequences per second of all replicas; None where one has no batch in the limits."""
+        row, total = strategy.row, 0.0
+        sizes = Sizes(microbatches=row[1], groups=strategy.split.attn_dp)
+        for count, step in self._runs(strategy, 1, row[2]):
+            most: int | None = strategy.most
+            if step(strategy.most) is None:
+                most = largest(partial(_has, step), row[1])
+            if most is None:
+                return None
+            total += count * most_rate(step, sizes, most)
+        return total
+
+    def _runs(self, strategy: Strategy, first: int, last: int) -> list[tuple[int, StepOf]]:
+        """Replicas in order of speed: how many are alike, and their steps."""
+        if self.links(strategy, first) == self.links(strategy, last):
+            return [(last - first + 1, self._steps(strategy, first))]
+        middle = (first + last) // 2
+        parts = (self._runs(strategy, first, middle), self._runs(strategy, middle + 1, last))
+        return [*parts[0], *parts[1]]
+
+    def links(self, strategy: Strategy, replicas: int) -> FabricRates:
+        """Price floors of the collectives of the slowest of so many replicas."""
         split, topology = strategy.split, self.floors.topology
         rates = dict(self.floors.links(split))
         if topology.wounded is None:
             return rates
         cells = carve(topology, split.size, split.unit)
-        place = min(strategy.row[0] * strategy.row[2], len(cells)) - 1
-
-        def needed(values: Sequence[Real]) -> Real:
-            return sorted(float(value) for value in values)[place]
-
+        every: dict[tuple[str, Op], list[LinkRate]] = {}
         for axis, op in axis_ops(topology):
-            own = []
+            own = every.setdefault((axis, op), [])
             for cell in cells:
                 shapes = {
                     group_shape(topology, group)
@@ -86,8 +154,16 @@ class Refinement:
                 except DisconnectedError:
                     found = [LinkRate(latency_s=math.inf, s_per_byte=math.inf)]
                 own.append(merge_rates(found, max))
+        # Replicas may each be slow in another way, unless one cell after the other is slower.
+        count = strategy.row[0] * (replicas if one_after_another(every) else 1)
+        place = min(count, len(cells)) - 1
+
+        def needed(values: Sequence[Real]) -> Real:
+            return sorted(float(value) for value in values)[place]
+
+        for key, own in every.items():
             if len({len(rate.others) for rate in own}) == 1:
-                rates[axis, op] = merge_rates(own, needed)
+                rates[key] = merge_rates(own, needed)
         return rates
 
     def step_s(
@@ -164,6 +240,28 @@ class Refinement:
             )
 
         return load
+
+
+def one_after_another(every: Mapping[tuple[str, Op], Sequence[LinkRate]]) -> bool:
+    """Whether cells can be put in an order in which no collective gets faster."""
+    columns = [
+        [float(value) for value in column]
+        for rates in every.values()
+        for column in zip(
+            *(
+                [v for one in (rate, *rate.others) for v in (one.latency_s, one.s_per_byte)]
+                for rate in rates
+            ),
+            strict=False,
+        )
+    ]
+    cells = sorted(zip(*columns, strict=True), key=sum)
+    return all(x <= y for a, b in pairwise(cells) for x, y in zip(a, b, strict=True))
+
+
+def _has(step: StepOf, batch: int) -> bool:
+    """Whether a batch is within the limits."""
+    return step(batch) is not None
 
 
 def most_rate(step: Callable[[int, int], float | None], sizes: Sizes, most: int) -> float:

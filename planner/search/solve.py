@@ -12,20 +12,21 @@ Slots and cells do not depend on the batch, so they are decided first; stages ar
 for every batch that is tried. :meth:`StrategySolver.bound` runs the same steps with what no
 slots and no cells can beat, which proves how good the strategy could still be.
 
-Replicas may differ in their links. All have the stages of one of them; a free batch is then
-chosen for each. A pinned batch is dealt evenly, or by speed where that is better.
+Replicas may differ in their links (:mod:`planner.search.uneven`). All have the stages of one
+of them; a free batch is then chosen for each. A pinned batch is dealt evenly; where the slowest
+step counts, by speed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
 
-from planner.cost.block import RoutedLoad
+from planner.cost.block import RoutedLoad, ceil_div
 from planner.cost.evaluate import Routing, evaluate, on_machine
 from planner.cost.fabric import replica_rates
 from planner.cost.price import FabricRates, LinkRate, merge_rates
@@ -36,18 +37,21 @@ from planner.domain.curves import Op
 from planner.domain.degrees import Degrees
 from planner.domain.workload import Objective
 from planner.errors import DisconnectedError
-from planner.search.batches import split_evenly
+from planner.search.batches import Replica, slowest_step, split_evenly
 from planner.search.best_batch import BatchRange, BestBatch, best_batch
 from planner.search.cuts import Cut, Cutter, ReplicaCase
 from planner.search.experts import TOLERANCE, ExpertPlacement, place_experts
 from planner.search.mesh import Cells, MeshMapper
 from planner.search.objective import counted_chips, objective_value
 from planner.search.request import PlanRequest
-from planner.search.stages import Ends
+from planner.search.uneven import Dealt, by_speed, each_best, shared_equals, slowest_step_s
 from planner.topology.groups import max_cells
 
 # Of the gap that is asked for, what the placement of experts may take.
 PLACEMENT_PART = 0.4
+
+# Kinds of replicas whose own stages are tried.
+MAX_KINDS = 4
 
 Sequences = tuple[tuple[tuple[int, ...], ...], ...]
 
@@ -84,30 +88,44 @@ def dealt(degrees: Degrees, replicas: tuple[int, ...]) -> Sequences:
     return tuple(tables[batch] for batch in replicas)
 
 
+def slowest(kinds: Sequence[ReplicaCase]) -> ReplicaCase:
+    """A replica with the slowest price of every collective."""
+    if len(kinds) == 1:
+        return kinds[0]
+    fabrics = [kind.fabric for kind in kinds]
+    merged = {axis: merge_rates([own[axis] for own in fabrics], max) for axis in fabrics[0]}
+    return replace(kinds[0], fabric=merged)
+
+
 def sum_over_replicas(
     replicas: int,
     case: Callable[[int], ReplicaCase],
     rate: Callable[[ReplicaCase], float | None],
 ) -> float | None:
-    """Sum of ``rate(case(j))`` over ``j = 1 .. replicas``, where links never get faster with ``j``.
-
-    Runs of equal links are found by halving. None where the last one has no rate.
-    """
-    slowest = rate(case(replicas))
-    if slowest is None:
+    """Sum of ``rate(case(j))`` over ``j = 1 .. replicas``; None where one has no rate."""
+    rates = [(count, rate(own)) for count, own in replica_runs(replicas, case)]
+    if any(own is None for _, own in rates):
         return None
-    total = 0.0
-    runs = [(1, replicas)]
-    while runs:
-        first, last = runs.pop()
-        if case(first).fabric == case(replicas).fabric:
-            total += (last - first + 1) * slowest
-        elif case(first).fabric == case(last).fabric:
-            total += (last - first + 1) * (rate(case(first)) or 0.0)
+    return sum(count * (own or 0.0) for count, own in rates)
+
+
+def replica_runs(
+    replicas: int, case: Callable[[int], ReplicaCase]
+) -> list[tuple[int, ReplicaCase]]:
+    """Runs of equal links among ``case(1) .. case(replicas)``, which never get faster.
+
+    They are found by halving.
+    """
+    found: list[tuple[int, ReplicaCase]] = []
+    parts = [(1, replicas)]
+    while parts:
+        first, last = parts.pop()
+        if case(first).fabric == case(last).fabric:
+            found.append((last - first + 1, case(first)))
         else:
             middle = (first + last) // 2
-            runs += [(first, middle), (middle + 1, last)]
-    return total
+            parts += [(middle + 1, last), (first, middle)]
+    return found
 
 
 class StrategySolver:
@@ -120,7 +138,7 @@ class StrategySolver:
         self.cutter = Cutter(request)
         self._maps: dict[tuple[int, int], tuple[SlotMap, ...]] = {}
         self._hot_bounds: dict[tuple[int, int], list[float]] = {}
-        self._fabrics: dict[tuple[Degrees, Cells], FabricRates] = {}
+        self._fabrics: dict[tuple[Degrees, Cells], list[FabricRates]] = {}
 
     @property
     def _rates_add_up(self) -> bool:
@@ -154,18 +172,14 @@ class StrategySolver:
             self._hot_bounds[key] = [placement.bound for placement in placed]
         return self._maps[key]
 
-    def fabric(self, degrees: Degrees, cells: Cells) -> FabricRates:
-        """Slowest link prices over the replicas."""
+    def fabrics(self, degrees: Degrees, cells: Cells) -> list[FabricRates]:
+        """Link prices of every replica; equal ones are one object."""
         key = (replace(degrees, microbatches=1, num_slots=0), cells)
         if key not in self._fabrics:
             every = [cell for stages in cells for cell in stages]
-            own = [
-                replica_rates(self.request.topology, stages, degrees, every)
-                for stages in set(cells)
-            ]
-            self._fabrics[key] = {
-                axis: merge_rates([rates[axis] for rates in own], max) for axis in own[0]
-            }
+            self._fabrics[key] = shared_equals(
+                [replica_rates(self.request.topology, own, degrees, every) for own in cells]
+            )
         return self._fabrics[key]
 
     def solve(self, degrees: Degrees, most: int) -> Solved | None:
@@ -180,42 +194,70 @@ class StrategySolver:
         if cells is None:
             return None
         try:
-            fabric = self.fabric(degrees, cells)
+            fabrics = self.fabrics(degrees, cells)
         except DisconnectedError:
             return None
         request = self.request
         maps = self.slot_maps(degrees)
         model = request.setting.model
-        case = ReplicaCase(
-            degrees=degrees,
-            routing=cache(lambda tokens: routed_load(maps, request.loads, model, tokens)),
-            fabric=fabric,
-        )
-        found = self._decided(case, most)
+        routing = cache(lambda tokens: routed_load(maps, request.loads, model, tokens))
+        kinds = {
+            id(fabric): ReplicaCase(degrees=degrees, routing=routing, fabric=fabric)
+            for fabric in fabrics
+        }
+        found = self._decided([kinds[id(fabric)] for fabric in fabrics], most)
         if found is None:
             return None
-        ends, replicas = found
         assignment = Assignment(
             degrees=degrees,
-            stage_ends=ends,
+            stage_ends=found.ends,
             cells=cells,
             slot_maps=maps,
-            sequences=dealt(degrees, replicas),
+            sequences=dealt(degrees, found.replicas),
         )
         prediction = evaluate(
             request.setting, request.topology, assignment, request.loads, request.price_usd_per_hour
         )
         return Solved(assignment=assignment, prediction=prediction)
 
-    def _decided(self, case: ReplicaCase, most: int) -> tuple[Ends, tuple[int, ...]] | None:
-        """Stages, and sequences of every replica."""
-        degrees = case.degrees
+    def _decided(self, cases: Sequence[ReplicaCase], most: int) -> Dealt | None:
+        """Stages, and sequences of every replica.
+
+        Parameters
+        ----------
+        cases : sequence of ReplicaCase
+            One per replica; equal ones are one object.
+        """
+        kinds = list({id(case): case for case in cases}.values())
+        case, replicas = slowest(kinds), len(cases)
         if self.request.batch is not None:
-            replicas = split_evenly(self.request.batch, degrees.replicas)
-            cut = self._pinned_cut(case, replicas)
-            return None if cut is None else (cut.ends, replicas)
-        found = self._free_batch(case, most)
-        return None if found is None else (found.cut.ends, (found.cut.batch,) * degrees.replicas)
+            even = split_evenly(self.request.batch, replicas)
+            cut = self._pinned_cut(case, even)
+            found = None if cut is None else Dealt(ends=cut.ends, replicas=even)
+            return found if len(kinds) == 1 else self._unlevel(cases, found)
+        free = self._free_batch(case, most)
+        if len(kinds) > 1 and self._rates_add_up:
+            own = [free, *(self._free_batch(kind, most) for kind in kinds[:MAX_KINDS])]
+            stages = [found.cut.ends for found in own if found is not None]
+            best = each_best(self.cutter, cases, stages, self._batches(case.degrees, most))
+            return None if best is None else best[1]
+        if free is None:
+            return None
+        return Dealt(ends=free.cut.ends, replicas=(free.cut.batch,) * replicas)
+
+    def _unlevel(self, cases: Sequence[ReplicaCase], even: Dealt | None) -> Dealt | None:
+        """A pinned batch by speed, where the slowest step counts and that makes it faster."""
+        batch = self.request.batch
+        assert batch is not None
+        if self._rates_add_up:
+            return even
+        kinds = list({id(case): case for case in cases}.values())
+        share = ceil_div(batch, len(cases))
+        cuts = [self.cutter.cut(kind, share) for kind in kinds[:MAX_KINDS]]
+        stages = [cut.ends for cut in cuts if cut is not None]
+        found = [by_speed(self.cutter, cases, ends, batch) for ends in dict.fromkeys(stages)]
+        every = [dealt for dealt in (even, *found) if dealt is not None]
+        return min(every, key=lambda own: slowest_step_s(self.cutter, cases, own), default=None)
 
     def _pinned_cut(self, case: ReplicaCase, replicas: tuple[int, ...]) -> Cut | None:
         """Stages for replicas of two sizes: those of the one or the other."""
@@ -238,12 +280,12 @@ class StrategySolver:
         if not self._rates_add_up:
             cut = self.cutter.cut(case, degrees.microbatches)
             return None if cut is None else BestBatch(cut=cut, rate_bound=cut.rate)
-        batches = BatchRange(
-            microbatch=degrees.microbatches,
-            full=degrees.microbatches * degrees.attn_dp,
-            most=most,
-        )
-        return best_batch(cache(partial(self.cutter.cut, case)), batches, degrees.pp > 1)
+        cut_of = cache(partial(self.cutter.cut, case))
+        return best_batch(cut_of, self._batches(degrees, most), degrees.pp > 1)
+
+    def _batches(self, degrees: Degrees, most: int) -> BatchRange:
+        full = degrees.microbatches * degrees.attn_dp
+        return BatchRange(microbatch=degrees.microbatches, full=full, most=most)
 
     def bound(self, degrees: Degrees, most: int) -> float | None:
         """Objective that no assignment of the strategy beats; None when proven infeasible.
@@ -281,12 +323,15 @@ class StrategySolver:
         sizes: tuple[int, ...] = (degrees.microbatches,)
         if batch is not None:
             sizes = split_evenly(batch, replicas)
+        if batch is not None and not self._rates_add_up:
+            step_s = self._level_step_s(replica_runs(replicas, case), batch)
+            return None if step_s is None else (step_s, 1.0)
         # Whoever is the slowest may have the fewest sequences.
         cuts = (self.cutter.cut(case(1), sizes[0]), self.cutter.cut(case(replicas), sizes[-1]))
         if None in cuts:
             return None
         step_s = max(cut.step_s for cut in cuts if cut is not None)
-        if batch is None or not self._rates_add_up:
+        if batch is None:
             return step_s, 1.0
 
         def fullest(own: ReplicaCase) -> float:
@@ -311,13 +356,28 @@ class StrategySolver:
         """
         case = self._optimistic_case(degrees, self._optimistic_routing(degrees), 1)
         endless = Cutter(replace(self.request, step_limit_s=None))
-        batches = BatchRange(
-            microbatch=degrees.microbatches,
-            full=degrees.microbatches * degrees.attn_dp,
-            most=most,
-        )
+        batches = self._batches(degrees, most)
         cuts = [endless.cut(case, b, degrees.microbatches) for b in batches.candidates(most)]
         return max((cut.rate for cut in cuts if cut is not None), default=math.inf)
+
+    def _level_step_s(self, runs: list[tuple[int, ReplicaCase]], batch: int) -> float | None:
+        """Slowest step where a pinned batch is dealt by speed; None beyond the limits."""
+        replicas = sum(count for count, _ in runs)
+        if len(runs) == 1:
+            cut = self.cutter.cut(runs[0][1], ceil_div(batch, replicas))
+            return None if cut is None else cut.step_s
+        least = runs[0][1].degrees.microbatches
+        kinds: list[Replica] = []
+        for count, case in runs:
+
+            @cache
+            def step_s(sequences: int, case: ReplicaCase = case) -> float:
+                cut = self.cutter.cut(case, sequences)
+                return math.inf if cut is None else cut.step_s
+
+            most = batch - (replicas - 1) * least
+            kinds += [Replica(step_s=step_s, least=least, most=most)] * count
+        return slowest_step(batch, kinds)
 
     def _fastest_hop(self, degrees: Degrees) -> LinkRate:
         """The slowest hop of a replica at best: stages that are whole fill domain by domain."""
