@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_OPTIONS = (
+OUTPUT = (
     click.option("-o", "--out", metavar="FILE", help="Write a plot to FILE, .png or .svg."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     click.option("--csv", "as_csv", is_flag=True, help="Print the main table as CSV."),
@@ -29,7 +29,7 @@ _OPTIONS = (
 
 def study_output_options(command: Command) -> Command:
     """``-o FILE``, ``--json`` and ``--csv``."""
-    for option in reversed(_OPTIONS):
+    for option in reversed(OUTPUT):
         command = option(command)
     return command
 

@@ -421,3 +421,23 @@ def test_rates_durations_and_steps():
     assert parse_price_step("2x@200k", "--price-step") == PriceStep(context=204_800, factor=2.0)
     assert parse_price_step("200000", "--price-step") == PriceStep(context=200_000, factor=2.0)
     assert parse_price_step("1.5x@128k", "--price-step").factor == 1.5
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        ([*SERVE, *CONTEXT, "--tp", "8", "--batch", "64"], "tokens of context"),
+        (CACHE, "seconds until it is read"),
+        ([*TRAIN, "--inference", "1T", "--mfu", "0.4"], "chip-hours"),
+    ],
+)
+def test_plots_are_written(capsys, tmp_path, words, label):
+    path = tmp_path / "plot.svg"
+    code, out, err = ask(capsys, *words, "-o", str(path))
+    assert code == 0 and out and "wrote" in err
+    assert label.encode() in path.read_bytes()
+
+
+def test_curves_are_drawn_in_the_terminal(capsys):
+    code, out, _ = ask(capsys, *CACHE)
+    assert code == 0 and "seconds until it is read" in out and "from here on host DRAM" in out

@@ -11,12 +11,11 @@ from planner.cli.economics.options import (
     FORMATS,
     MACHINE,
     PRICE,
-    check_output,
-    print_answer,
     read_tokens,
     to_served,
     with_options,
 )
+from planner.cli.study_output import Forms, print_study, take_output
 from planner.errors import SpecError
 
 
@@ -48,7 +47,7 @@ def command(model: str, **values: Any) -> int:
     Example: planner economics cache llama-3.1-70b --on h100-hgx --context 32k --hold 5min
     --tier dram,flash,recompute
     """
-    check_output(values)
+    output = take_output(values)
     context = read_tokens(values, "context")
     if context is None:
         raise SpecError("--context is missing", "write for example --context 100k")
@@ -56,7 +55,8 @@ def command(model: str, **values: Any) -> int:
     from planner.economics.question import CacheQuestion
     from planner.economics_api.cache import cache_economics
     from planner.export.economics_record import cache_csv
-    from planner.report.economics_text import show_cache
+    from planner.export.layout_file import record_json
+    from planner.report.economics_chart import cache_chart, draw_cache
 
     question = CacheQuestion(
         base=to_served(model, values, context),
@@ -64,4 +64,5 @@ def command(model: str, **values: Any) -> int:
         only=() if only is None else tuple(part.strip() for part in only.split(",")),
         hold=None if hold is None else parse_duration(hold, "--hold"),
     )
-    return print_answer(cache_economics(question), values, show_cache, cache_csv)
+    forms = Forms(show=draw_cache, to_json=record_json, to_csv=cache_csv, chart=cache_chart)
+    return print_study(cache_economics(question), output, forms)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from planner.cli.options import parse_values, size_options, to_sizing
-from planner.cli.show import print_bytes, print_infeasible
+from planner.cli.study_output import OUTPUT
 from planner.domain.dtypes import DType
-from planner.domain.outcome import Infeasible
 from planner.domain.question import DegreeLimits
 from planner.economics.question import Served
 from planner.errors import SpecError
 from planner.units import parse_seconds, parse_tokens, parse_usd
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Answer = TypeVar("Answer")
 _DTYPES = click.Choice([dtype.value for dtype in DType])
 _DEGREES = ("tp", "pp", "ep", "dp", "expert_tp")
 _VALUES = "N|N,N|N..N"
@@ -40,10 +37,6 @@ DECODE = (
     click.option("--ep", metavar=_VALUES, help="decode: expert parallelism."),
     click.option("--dp", metavar=_VALUES, help="decode: data parallelism, over all replicas."),
     click.option("--expert-tp", metavar=_VALUES, help="decode: split inside an expert."),
-)
-OUTPUT = (
-    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-    click.option("--csv", "as_csv", is_flag=True, help="Print the main table as CSV."),
 )
 
 
@@ -115,36 +108,3 @@ def read_tokens(values: dict[str, Any], name: str) -> int | None:
     """Tokens of an option such as ``--context``."""
     text = values.get(name)
     return None if text is None else parse_tokens(text, "--" + name.replace("_", "-"))
-
-
-def print_answer(
-    found: Answer | Infeasible,
-    values: dict[str, Any],
-    show: Callable[[Answer, TextIO], None],
-    to_csv: Callable[[Answer], bytes],
-) -> int:
-    """Print an answer as text, JSON or CSV; returns the exit code."""
-    as_json, as_csv = values["as_json"], values["as_csv"]
-    if isinstance(found, Infeasible):
-        return print_infeasible(found, as_json)
-    if as_json:
-        from planner.export.layout_file import record_json
-
-        print_bytes(record_json(found))
-    elif as_csv:
-        print_bytes(to_csv(found))
-    else:
-        show(found, sys.stdout)
-    return 0
-
-
-def check_output(values: dict[str, Any]) -> None:
-    """Refuse two forms of output at once.
-
-    Raises
-    ------
-    SpecError
-        Both are asked for.
-    """
-    if values["as_json"] and values["as_csv"]:
-        raise SpecError("--json and --csv exclude each other", "leave one out")

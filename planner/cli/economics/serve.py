@@ -13,13 +13,12 @@ from planner.cli.economics.options import (
     MACHINE,
     POWER,
     PRICE,
-    check_output,
-    print_answer,
     read_tokens,
     to_served,
     with_options,
 )
 from planner.cli.estimate import parse_rate
+from planner.cli.study_output import Forms, print_study, take_output
 from planner.errors import SpecError
 
 
@@ -77,14 +76,15 @@ def command(model: str, **values: Any) -> int:
     Example: planner economics serve llama-3.1-70b --on h100-hgx --input 2k --output 256
     --rate 50/s --ttft 1s --tpot 30ms
     """
-    check_output(values)
+    output = take_output(values)
     lengths = (read_tokens(values, "input"), read_tokens(values, "output"))
     base = to_served(model, values, _context(values, lengths))
     step = values["price_step"]
     from planner.economics.question import ServeQuestion
     from planner.economics_api.serve import serve_economics
     from planner.export.economics_record import serve_csv
-    from planner.report.economics_text import show_serve
+    from planner.export.layout_file import record_json
+    from planner.report.economics_chart import draw_serve, serve_chart
 
     question = ServeQuestion(
         base=base,
@@ -94,4 +94,5 @@ def command(model: str, **values: Any) -> int:
         load=values["load"],
         price_step=None if step is None else parse_price_step(step, "--price-step"),
     )
-    return print_answer(serve_economics(question), values, show_serve, serve_csv)
+    forms = Forms(show=draw_serve, to_json=record_json, to_csv=serve_csv, chart=serve_chart)
+    return print_study(serve_economics(question), output, forms)

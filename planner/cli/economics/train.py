@@ -13,12 +13,11 @@ from planner.cli.economics.options import (
     MACHINE,
     POWER,
     PRICE,
-    check_output,
-    print_answer,
     read_tokens,
     to_served,
     with_options,
 )
+from planner.cli.study_output import Forms, print_study, take_output
 from planner.economics.budget import served_tokens
 from planner.errors import SpecError
 
@@ -97,7 +96,7 @@ def command(model: str, **values: Any) -> int:
     Example: planner economics train deepseek-v3 --on h800-hgx --nodes 256 --serving 50M/s
     --for 60d --mfu 0.35 --price 2
     """
-    check_output(values)
+    output = take_output(values)
     context, seq = read_tokens(values, "context"), read_tokens(values, "seq")
     batch = read_tokens(values, "batch_tokens")
     assert context is not None and seq is not None and batch is not None
@@ -105,6 +104,8 @@ def command(model: str, **values: Any) -> int:
     from planner.economics.question import BudgetQuestion
     from planner.economics_api.budget import train_economics
     from planner.export.economics_record import budget_csv
+    from planner.export.layout_file import record_json
+    from planner.report.economics_chart import budget_chart
     from planner.report.economics_text import show_budget
 
     question = BudgetQuestion(
@@ -117,4 +118,5 @@ def command(model: str, **values: Any) -> int:
         batch_tokens=float(batch),
         seq=seq,
     )
-    return print_answer(train_economics(question), values, show_budget, budget_csv)
+    forms = Forms(show=show_budget, to_json=record_json, to_csv=budget_csv, chart=budget_chart)
+    return print_study(train_economics(question), output, forms)

@@ -9,6 +9,7 @@ from typing import TextIO
 from planner.report.plot.chart import Chart, Series, extent, number, ticks, totals
 
 WIDTH, HEIGHT = 88, 22
+_DASHED = ("·", "-", "~")
 _POINTS = ("o", "x", "+", "*", "#")
 _MARKERS = ("braille", "*", "+", "x", "o", "#", "%", "@")
 
@@ -31,7 +32,8 @@ def terminal_text(chart: Chart, width: int = WIDTH, height: int = HEIGHT) -> str
     lines = [*_running(chart.stack), *chart.lines]
     for place, one in enumerate(lines):
         x, y = _scale(chart.log_x, one.x), _scale(chart.log_y, one.y)
-        marker = "·" if one.dashed else _MARKERS[place % len(_MARKERS)]
+        kinds = _DASHED if one.dashed else _MARKERS
+        marker = kinds[place % len(kinds)]
         if one.points:
             plotext.scatter(x, y, label=one.name, marker=_POINTS[place % len(_POINTS)])
         else:
