@@ -21,7 +21,7 @@ from planner.deployment.ranks import ONLY_HOST, by_host, devices_of, host_of
 from planner.deployment.rules import NAMES, RuleCase, misfits
 from planner.domain.assignment import SlotMap
 from planner.domain.degrees import Degrees, OverlapMode
-from planner.domain.deployment import Engine, ServingDeployment
+from planner.domain.deployment import Engine, PoolRole, ServingDeployment
 from planner.domain.layout import Inputs, Layout
 from planner.domain.serving import EngineFamily
 from planner.errors import SpecError
@@ -38,7 +38,11 @@ def token_budget(engine: Engine, sequences: int, draft: int) -> int:
 
 
 def told_to(
-    expressed: Expressed, *, max_context: int | None = None, draft_model: str | None = None
+    expressed: Expressed,
+    *,
+    max_context: int | None = None,
+    draft_model: str | None = None,
+    role: PoolRole | None = None,
 ) -> ServingDeployment:
     """What the engine is told about a layout that it can express.
 
@@ -58,7 +62,7 @@ def told_to(
         for rank in range(d.attn_dp)
     )
     if max_context is None:
-        held = max(sequences, 2) * layout.inputs.context_tokens
+        held = max(sequences, 2) * (layout.inputs.context_tokens + (layout.inputs.seq_len or 0))
         max_context = min(held, model.max_context or held)
     placement = None
     # TensorRT-LLM reads the number of slots from the file of the placement alone.
@@ -81,7 +85,7 @@ def told_to(
         instances=d.replicas,
         stage_layers=stage_layers_of(layout) if d.pp > 1 else None,
         max_sequences=sequences,
-        token_budget=token_budget(engine, sequences, d.draft),
+        token_budget=_budget(engine, layout, sequences),
         max_context=max_context,
         kv=model.precision.kv,
         draft=d.draft,
@@ -91,7 +95,14 @@ def told_to(
         total_slots=d.num_slots or None,
         placement=placement,
         rebalances=expressed.rebalances,
+        role=role,
     )
+
+
+def _budget(engine: Engine, layout: Layout, sequences: int) -> int:
+    """Tokens of one pass: of a prefill all new ones of its sequences."""
+    new = layout.inputs.seq_len
+    return token_budget(engine, sequences, layout.degrees.draft) if new is None else sequences * new
 
 
 def stage_layers_of(layout: Layout) -> tuple[int, ...]:

@@ -24,6 +24,13 @@ class Engine(StrEnum):
     MAXTEXT = "maxtext"
 
 
+class PoolRole(StrEnum):
+    """What the workers of separate pools do."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
 SERVING_ENGINES = (Engine.VLLM, Engine.SGLANG, Engine.TRTLLM)
 TRAINING_ENGINES = (Engine.MEGATRON, Engine.TORCHTITAN, Engine.MAXTEXT)
 
@@ -90,6 +97,8 @@ class ServingDeployment:
         Model layer and its expert of every slot, for a fixed placement.
     rebalances : bool
         Whether the engine moves experts by itself.
+    role : PoolRole, optional
+        What the workers do where prefill and decode have pools of their own.
     """
 
     engine: Engine
@@ -111,6 +120,7 @@ class ServingDeployment:
     total_slots: int | None = None
     placement: tuple[tuple[int, tuple[int, ...]], ...] | None = None
     rebalances: bool = False
+    role: PoolRole | None = None
 
     @property
     def chips(self) -> int:

@@ -53,6 +53,13 @@ class ServingExport:
     all_to_all: bool
     nvidia: bool
 
+    def file(self, name: str) -> str:
+        """A file of this pool: ``experts.json`` is ``experts-prefill.json`` of prefill."""
+        if self.told.role is None:
+            return name
+        stem, dot, end = name.partition(".")
+        return f"{stem}-{self.told.role.value}{dot}{end}"
+
 
 def version_of(target: str, text: str | None) -> tuple[tuple[int, ...], str, str]:
     """Numbers of a version, its text, and a note where it was not checked.

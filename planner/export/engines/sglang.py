@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from planner.deployment.ranks import Instance
+from planner.domain.deployment import PoolRole
 from planner.export.engines.launch import HEAD_PORT, Command
 from planner.export.engines.request import KV_NAMES, ServingExport
 
 MAP_FILE = "experts.json"
+SGLANG_PORT = 30000
+BOOTSTRAP_PORT = 8998
 # First version with the flag; the older spelling was removed, or is deprecated, from there on.
 ATTN_DP = (0, 5, 22)
 SPLIT_GRAPHS = (0, 5, 20)
@@ -34,6 +37,11 @@ def sglang_flags(export: ServingExport) -> tuple[tuple[str, ...], ...]:
             flags += [("--moe-a2a-backend", "deepep"), ("--deepep-mode", "auto")]
     if told.overlap_ep:
         flags.append(("--enable-two-batch-overlap",))
+    if told.role is not None:
+        flags += [
+            ("--disaggregation-mode", told.role.value),
+            ("--disaggregation-transfer-backend", "nixl"),
+        ]
     flags += _experts(export)
     flags += _sizes(export)
     return tuple(flags)
@@ -47,7 +55,7 @@ def _experts(export: ServingExport) -> list[tuple[str, ...]]:
         # Random among the copies of an expert: they share its tokens evenly, as in the price.
         flags.append(("--ep-dispatch-algorithm", "dynamic"))
     if told.placement is not None:
-        flags.append(("--init-expert-location", MAP_FILE))
+        flags.append(("--init-expert-location", export.file(MAP_FILE)))
     if told.rebalances:
         flags.append(("--enable-eplb",))
     return flags
@@ -97,8 +105,10 @@ def sglang_command(
             ("--node-rank", str(index)),
             ("--dist-init-addr", f"{address}:{HEAD_PORT + port}"),
         )
+    if export.told.role is PoolRole.PREFILL:
+        flags += (("--disaggregation-bootstrap-port", str(BOOTSTRAP_PORT + port)),)
     if not index:
-        flags += (("--port", str(30000 + port)),)
+        flags += (("--port", str(SGLANG_PORT + port)),)
     return Command(
         env=sglang_env(export),
         program=("python3", "-m", "sglang.launch_server", "--model-path", export.model_path),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from planner.deployment.ranks import Instance
+from planner.domain.deployment import PoolRole
 from planner.export.engines.launch import Command
 from planner.export.engines.request import KV_NAMES, ServingExport
 
 CONFIG_FILE = "trtllm.yaml"
 BALANCER_FILE = "experts.yaml"
+TRTLLM_PORT = 8000
 LAST_WIDE_EP = 18  # release candidate whose recipes still name WIDEEP and nextn layers
 
 
@@ -51,8 +53,15 @@ def trtllm_config(export: ServingExport, node_chips: int) -> dict[str, Any]:
     if told.placement is not None:
         config["moe_config"] = {
             "backend": "WIDEEP" if _is_rc18(export) else "CUTLASS",
-            "load_balancer": BALANCER_FILE,
+            "load_balancer": export.file(BALANCER_FILE),
         }
+    if told.role is not None:
+        transceiver: dict[str, Any] = {"backend": "NIXL"}
+        if told.max_context is not None:
+            transceiver["max_tokens_in_buffer"] = told.max_context
+        config["cache_transceiver_config"] = transceiver
+        # A context server has no step to overlap with.
+        config["disable_overlap_scheduler"] = told.role is PoolRole.PREFILL
     if told.draft:
         config["speculative_config"] = _speculative(export)
     return config
@@ -74,13 +83,13 @@ def trtllm_command(export: ServingExport, instance: Instance, number: int) -> Co
     """The one line of an instance: hosts come from its host file, in the order of the ranks."""
     serve = ("trtllm-serve", export.model_path)
     flags: tuple[tuple[str, ...], ...] = (
-        ("--config", CONFIG_FILE),
-        ("--port", str(8000 + number)),
+        ("--config", export.file(CONFIG_FILE)),
+        ("--port", str(TRTLLM_PORT + number)),
     )
     if len(instance.nodes) == 1:
         return Command(program=serve, flags=flags)
     return Command(
-        env=(("SLURM_HOSTFILE", f"hostfile.{number}"),),
+        env=(("SLURM_HOSTFILE", export.file(f"hostfile.{number}")),),
         program=("srun",),
         flags=(
             ("-N", str(len(instance.nodes))),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 from planner.deployment.ranks import Instance
+from planner.domain.deployment import PoolRole
 from planner.export.engines.launch import HEAD_PORT, Command
 from planner.export.engines.request import KV_NAMES, ServingExport
 
 RPC_PORT = 13345
+SIDE_PORT = 5600  # each rank of a process takes the next one
 
 
 def vllm_flags(export: ServingExport) -> tuple[tuple[str, ...], ...]:
@@ -30,6 +32,10 @@ def vllm_flags(export: ServingExport) -> tuple[tuple[str, ...], ...]:
     if told.rebalances:
         flags.append(("--enable-eplb",))
         flags.append(("--eplb-config", json.dumps({"num_redundant_experts": told.extra_slots})))
+    if told.role is not None:
+        kind = "kv_producer" if told.role is PoolRole.PREFILL else "kv_consumer"
+        config = {"kv_connector": "NixlConnector", "kv_role": kind}
+        flags.append(("--kv-transfer-config", json.dumps(config)))
     return (*flags, *_sizes(export))
 
 
@@ -52,11 +58,18 @@ def _sizes(export: ServingExport) -> list[tuple[str, ...]]:
     return flags
 
 
-def vllm_env(export: ServingExport) -> tuple[tuple[str, str], ...]:
-    """The split of layers over stages."""
-    if export.told.stage_layers is None:
-        return ()
-    return (("VLLM_PP_LAYER_PARTITION", ",".join(map(str, export.told.stage_layers))),)
+def vllm_env(export: ServingExport, host: str, port: int) -> tuple[tuple[str, str], ...]:
+    """The split of layers over stages, and where caches are fetched from."""
+    found: list[tuple[str, str]] = []
+    if export.told.role is not None:
+        found += [
+            ("VLLM_NIXL_SIDE_CHANNEL_HOST", host),
+            ("VLLM_NIXL_SIDE_CHANNEL_PORT", str(SIDE_PORT + port)),
+        ]
+    if export.told.stage_layers is not None:
+        layers = ",".join(map(str, export.told.stage_layers))
+        found.append(("VLLM_PP_LAYER_PARTITION", layers))
+    return tuple(found)
 
 
 def vllm_command(
@@ -90,4 +103,8 @@ def vllm_command(
             flags += (("--headless",),)
     if not index:
         flags += (("--port", str(8000 + port)),)
-    return Command(env=vllm_env(export), program=("vllm", "serve", export.model_path), flags=flags)
+    return Command(
+        env=vllm_env(export, instance.nodes[index].host, 100 * port),
+        program=("vllm", "serve", export.model_path),
+        flags=flags,
+    )
