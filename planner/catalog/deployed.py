@@ -9,7 +9,7 @@ from pathlib import Path
 from planner.catalog.flags import Flags, FlagTable, flags_of_yaml, parse_flags
 from planner.catalog.launch_text import ShellCommand, Word, read_commands, split_commands
 from planner.catalog.yaml_text import YamlFile, read_yaml
-from planner.domain.deployment import ServingDeployment, TrainingDeployment
+from planner.domain.deployment import PoolRole, ServingDeployment, TrainingDeployment
 from planner.domain.dtypes import DType
 from planner.errors import CatalogError
 
@@ -22,12 +22,17 @@ class Deployed:
     ----------
     model : str, optional
         What the engine loads.
+    told : ServingDeployment
+        The workers; those that decode, where others prefill.
+    prefill : ServingDeployment, optional
+        Workers that only prefill.
     unread : tuple of str
         Flags that were not understood; nothing is said about their effect.
     """
 
     file: str
     told: ServingDeployment
+    prefill: ServingDeployment | None = None
     model: str | None = None
     unread: tuple[str, ...] = ()
 
@@ -219,6 +224,33 @@ def _with_config(launch: Launch, table: FlagTable) -> Launch:
         unread=[*launch.flags.unread, *own.unread],
     )
     return replace(launch, flags=merged)
+
+
+def by_role(
+    launches: Sequence[Launch], role_of: Callable[[Launch], PoolRole | None], path: str
+) -> tuple[list[Launch], list[Launch]]:
+    """Processes that decode, or do both, and those that only prefill.
+
+    Raises
+    ------
+    CatalogError
+        Workers of one role lack those of the other, or some have no role.
+    """
+    roles = [role_of(one) for one in launches]
+    if set(roles) == {None}:
+        return list(launches), []
+    if set(roles) != {PoolRole.PREFILL, PoolRole.DECODE}:
+        raise CatalogError(
+            "starts workers of one pool only",
+            file=path,
+            line=launches[0].command.line,
+            remedy="name a file that starts both pools",
+        )
+    pairs = list(zip(launches, roles, strict=True))
+    return (
+        [one for one, role in pairs if role is PoolRole.DECODE],
+        [one for one, role in pairs if role is PoolRole.PREFILL],
+    )
 
 
 def check_agreement(launches: Sequence[Launch], own: frozenset[str]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from planner.catalog.deployed import (
     Deployed,
     Launch,
     beside,
+    by_role,
     check_agreement,
     kv_format,
     launches_of,
@@ -16,7 +19,7 @@ from planner.catalog.deployed import (
 from planner.catalog.flags import Flags, FlagTable
 from planner.catalog.launch_text import ShellCommand
 from planner.catalog.loads import MAX_FILE_BYTES, read_bytes
-from planner.domain.deployment import Engine, ServingDeployment
+from planner.domain.deployment import Engine, PoolRole, ServingDeployment
 from planner.errors import CatalogError
 
 PARTITION = "SGLANG_PP_LAYER_PARTITION"
@@ -49,6 +52,9 @@ TABLE = FlagTable(
         "--speculative-num-steps": "--speculative-num-steps",
         "--speculative-num-draft-tokens": "--speculative-num-draft-tokens",
         "--speculative-eagle-topk": "--speculative-eagle-topk",
+        "--disaggregation-mode": "--disaggregation-mode",
+        "--disaggregation-transfer-backend": "--disaggregation-transfer-backend",
+        "--disaggregation-bootstrap-port": "--disaggregation-bootstrap-port",
         "--nnodes": "--nnodes",
         "--node-rank": "--node-rank",
         "--dist-init-addr": "--dist-init-addr",
@@ -72,7 +78,12 @@ TABLE = FlagTable(
     ),
     others=frozenset({"--moe-data-parallel-size", "--dwdp-size"}),
 )
-_PLACE = frozenset({"--nnodes", "--node-rank", "--dist-init-addr", "--host", "--port"})
+_PLACE = frozenset(
+    {
+        *("--nnodes", "--node-rank", "--dist-init-addr", "--host", "--port"),
+        "--disaggregation-bootstrap-port",
+    }
+)
 # Backends that do not force the experts over all ranks of a stage.
 _FREE_BACKENDS = ("none", "ascend_tp")
 
@@ -134,15 +145,35 @@ def read_sglang(path: str, text: str | None = None) -> Deployed:
         A file cannot be read, starts no SGLang, or has a flag that is wrong; names the line.
     """
     launches, groups = launches_of(path, text, _is_sglang, TABLE)
+    workers, others = by_role(launches, _role, path)
+    return Deployed(
+        file=path,
+        told=_told(workers, groups, path),
+        prefill=_told(others, groups, path) if others else None,
+        model=launches[0].flags.text("--model-path"),
+        unread=tuple(dict.fromkeys(name for one in launches for name in one.flags.unread)),
+    )
+
+
+def _role(launch: Launch) -> PoolRole | None:
+    text = launch.flags.text("--disaggregation-mode")
+    if text in (None, "null"):
+        return None
+    if text not in (PoolRole.PREFILL.value, PoolRole.DECODE.value):
+        launch.flags.fail("--disaggregation-mode", f"is {text[:40]!r}", "prefill or decode")
+    return PoolRole(text)
+
+
+def _told(launches: Sequence[Launch], groups: int, path: str) -> ServingDeployment:
     check_agreement(launches, _PLACE)
     heads = [one for one in launches if one.flags.text("--node-rank") in (None, "0")]
-    head: Launch = (heads or launches)[0]
+    head = (heads or list(launches))[0]
     flags = head.flags
     size = flags.whole("--tp-size", 1)
     dp, cp, replicas = _attention(flags, size)
     running = flags.optional_whole("--max-running-requests")
     chunk = flags.optional_whole("--chunked-prefill-size", -1)
-    told = ServingDeployment(
+    return ServingDeployment(
         engine=Engine.SGLANG,
         tp=size // (dp * cp),
         dp=dp,
@@ -160,12 +191,7 @@ def read_sglang(path: str, text: str | None = None) -> Deployed:
         extra_slots=flags.whole("--ep-num-redundant-experts", 0, minimum=0),
         placement=_placement(flags, path),
         rebalances=flags.switch("--enable-eplb"),
-    )
-    return Deployed(
-        file=path,
-        told=told,
-        model=flags.text("--model-path"),
-        unread=tuple(dict.fromkeys(flags.unread)),
+        role=_role(head),
     )
 
 

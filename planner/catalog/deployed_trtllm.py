@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from planner.catalog.deployed import KV_FORMATS, Deployed, beside, commands_of, is_yaml
-from planner.catalog.flags import FlagTable, parse_flags
+from planner.catalog.flags import Flags, FlagTable, parse_flags
+from planner.catalog.launch_text import Word
 from planner.catalog.yaml_text import YamlFile, read_yaml
-from planner.domain.deployment import Engine, ServingDeployment
+from planner.domain.deployment import Engine, PoolRole, ServingDeployment
 from planner.domain.dtypes import DType
 from planner.errors import CatalogError
 
@@ -35,7 +37,8 @@ _READ = frozenset(
         *("cp_config", "moe_expert_parallel_size", "moe_tensor_parallel_size"),
         *("gpus_per_node", "enable_attention_dp", "pp_partition", "max_batch_size"),
         *("max_num_tokens", "max_seq_len", "kv_cache_config", "moe_config"),
-        *("speculative_config", "cuda_graph_config"),
+        *("speculative_config", "cuda_graph_config", "cache_transceiver_config"),
+        "disable_overlap_scheduler",
     }
 )
 
@@ -77,38 +80,62 @@ class _Config:
         return own
 
 
-def _start(path: str, text: str | None) -> tuple[_Config, str | None, int, list[str]]:
-    """Config, model, instances, and unread flags."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Workers:
+    """Equal workers: what they are told, and how many there are."""
+
+    config: _Config
+    count: int
+
+
+def _start(path: str, text: str | None) -> tuple[list[_Workers], str | None, list[str]]:
+    """Workers by what they are told, model, and unread flags."""
     if text is None and is_yaml(path):
-        return _Config(read_yaml(path), {}), None, 1, []
-    launches = []
+        return [_Workers(config=_Config(read_yaml(path), {}), count=1)], None, []
+    launches: list[tuple[Flags, tuple[Word, ...]]] = []
     for command in commands_of(path, text):
         texts = [word.text for word in command.words]
         places = [at for at, text in enumerate(texts) if text.endswith("trtllm-serve")]
         if not places and text is not None and texts[0].startswith("-"):
             places = [-1]
-        if places:
+        # "disaggregated" is the router in front of the workers.
+        if places and "disaggregated" not in texts:
             launches.append(parse_flags(command.words[places[0] + 1 :], TABLE, path))
     if not launches:
         raise CatalogError(
             "starts no trtllm-serve", file=path, remedy="name its launch lines, or its YAML"
         )
-    flags, rest = launches[0]
-    for other, _ in launches[1:]:
-        for name in sorted(set(flags.values) | set(other.values)):
-            if name not in ("--port", "--host") and flags.text(name) != other.text(name):
+    told: dict[str | None, list[Flags]] = {}
+    for flags, _ in launches:
+        told.setdefault(flags.text("--config"), []).append(flags)
+    model = next((word.text for word in launches[0][1] if word.text != "serve"), None)
+    unread = [name for flags, _ in launches for name in flags.unread]
+    return [_workers(path, named, own) for named, own in told.items()], model, unread
+
+
+def _workers(path: str, named: str | None, launches: list[Flags]) -> _Workers:
+    first = launches[0]
+    for other in launches[1:]:
+        for name in sorted(set(first.values) | set(other.values)):
+            if name not in ("--port", "--host") and first.text(name) != other.text(name):
                 other.fail(name, "differs between launch lines", "name one deployment")
     numbers = {
-        name: flags.whole(name, 1)
-        for name in flags.values
+        name: first.whole(name, 1)
+        for name in first.values
         if not name.startswith("--") and name != "kv_cache_free_gpu_memory_fraction"
     }
-    named = flags.text("--config")
     found = YamlFile(file=path, root={}, lines={})
     if named is not None:
         found = read_yaml(beside(path, named))
-    model = next((word.text for word in rest if word.text != "serve"), None)
-    return _Config(found, numbers), model, len(launches), flags.unread
+    return _Workers(config=_Config(found, numbers), count=len(launches))
+
+
+def _role(config: _Config) -> PoolRole | None:
+    """Context servers have no step to overlap; both kinds send or fetch caches."""
+    if "cache_transceiver_config" not in config.root:
+        return None
+    prefills = config.root.get("disable_overlap_scheduler") is True
+    return PoolRole.PREFILL if prefills else PoolRole.DECODE
 
 
 def read_trtllm(path: str, text: str | None = None) -> Deployed:
@@ -125,7 +152,30 @@ def read_trtllm(path: str, text: str | None = None) -> Deployed:
         A file cannot be read, starts no TensorRT-LLM, or has a value that is wrong; names the
         line.
     """
-    config, model, instances, unread = _start(path, text)
+    workers, model, unread = _start(path, text)
+    roles = [_role(own.config) for own in workers]
+    pools = dict(zip(roles, workers, strict=True))
+    if len(pools) < len(workers) or (len(workers) > 1 and None in pools):
+        raise CatalogError(
+            "starts workers that are told different things",
+            file=path,
+            remedy="name one deployment, or both pools of one",
+        )
+    if len(workers) == 1:
+        pools = {PoolRole.DECODE: workers[0]}
+    prefill = pools.get(PoolRole.PREFILL)
+    unread += [key for own in workers for key in map(str, own.config.root) if key not in _READ]
+    return Deployed(
+        file=path,
+        told=_told(pools[PoolRole.DECODE]),
+        prefill=None if prefill is None else _told(prefill),
+        model=model,
+        unread=tuple(dict.fromkeys(unread)),
+    )
+
+
+def _told(workers: _Workers) -> ServingDeployment:
+    config = workers.config
     size = config.whole("tensor_parallel_size", 1) or 1
     cp = config.whole("context_parallel_size", 1) or 1
     adp = config.root.get("enable_attention_dp", False)
@@ -146,14 +196,14 @@ def read_trtllm(path: str, text: str | None = None) -> Deployed:
             f"EP {ep} x MoE TP {moe_tp or '?'} is not the {stage} ranks of a stage",
         )
     slots, placement, rebalances = _placement(config)
-    told = ServingDeployment(
+    return ServingDeployment(
         engine=Engine.TRTLLM,
         tp=1 if adp else size,
         dp=size if adp else 1,
         cp=cp,
         pp=config.whole("pipeline_parallel_size", 1) or 1,
         ep=ep,
-        instances=instances,
+        instances=workers.count,
         stage_layers=_partition(config),
         max_sequences=config.whole("max_batch_size", None),
         token_budget=config.whole("max_num_tokens", None),
@@ -163,9 +213,8 @@ def read_trtllm(path: str, text: str | None = None) -> Deployed:
         total_slots=slots,
         placement=placement,
         rebalances=rebalances,
+        role=_role(config),
     )
-    unread += [str(key) for key in config.root if key not in _READ]
-    return Deployed(file=path, told=told, model=model, unread=tuple(dict.fromkeys(unread)))
 
 
 def _partition(config: _Config) -> tuple[int, ...] | None:

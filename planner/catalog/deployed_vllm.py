@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from planner.catalog.deployed import (
     Deployed,
     Launch,
+    by_role,
     check_agreement,
     kv_format,
     launches_of,
@@ -12,7 +15,7 @@ from planner.catalog.deployed import (
 )
 from planner.catalog.flags import Flags, FlagTable
 from planner.catalog.launch_text import ShellCommand
-from planner.domain.deployment import Engine, ServingDeployment
+from planner.domain.deployment import Engine, PoolRole, ServingDeployment
 
 PARTITION = "VLLM_PP_LAYER_PARTITION"
 TABLE = FlagTable(
@@ -46,6 +49,7 @@ TABLE = FlagTable(
         "--kv-cache-dtype": "--kv-cache-dtype",
         "--speculative-config": "--speculative-config",
         "-sc": "--speculative-config",
+        "--kv-transfer-config": "--kv-transfer-config",
         "--nnodes": "--nnodes",
         "-n": "--nnodes",
         "--node-rank": "--node-rank",
@@ -127,6 +131,26 @@ def read_vllm(path: str, text: str | None = None) -> Deployed:
         The file cannot be read, starts no vLLM, or has a flag that is wrong; names the line.
     """
     launches, groups = launches_of(path, text, _is_vllm, TABLE)
+    workers, others = by_role(launches, _role, path)
+    flags = launches[0].flags
+    model = flags.text("--model")
+    if model is None and launches[0].rest:
+        model = launches[0].rest[0].text
+    return Deployed(
+        file=path,
+        told=_told(workers, groups),
+        prefill=_told(others, groups) if others else None,
+        model=model,
+        unread=tuple(dict.fromkeys(name for one in launches for name in one.flags.unread)),
+    )
+
+
+def _role(launch: Launch) -> PoolRole | None:
+    found = launch.flags.json_object("--kv-transfer-config").get("kv_role")
+    return {"kv_producer": PoolRole.PREFILL, "kv_consumer": PoolRole.DECODE}.get(str(found))
+
+
+def _told(launches: Sequence[Launch], groups: int) -> ServingDeployment:
     check_agreement(launches, _PLACE)
     heads = [one for one in launches if _is_head(one)] or launches[:1]
     head = heads[0]
@@ -144,7 +168,7 @@ def read_vllm(path: str, text: str | None = None) -> Deployed:
     dp = flags.whole("--data-parallel-size", 1)
     spread = flags.switch("--enable-expert-parallel")
     eplb = flags.switch("--enable-eplb")
-    told = ServingDeployment(
+    return ServingDeployment(
         engine=Engine.VLLM,
         tp=size // dcp,
         dp=dp,
@@ -161,11 +185,8 @@ def read_vllm(path: str, text: str | None = None) -> Deployed:
         overlap_ep=flags.switch("--enable-dbo"),
         extra_slots=_redundant(flags, eplb=eplb),
         rebalances=eplb,
+        role=_role(head),
     )
-    model = flags.text("--model")
-    if model is None and head.rest:
-        model = head.rest[0].text
-    return Deployed(file=path, told=told, model=model, unread=tuple(dict.fromkeys(flags.unread)))
 
 
 def _drafts(flags: Flags) -> int:

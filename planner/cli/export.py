@@ -89,9 +89,14 @@ def _options(values: dict[str, Any]) -> ExportOptions:
 
 def _serving(layout: str, engine: Engine, options: ExportOptions) -> Artifact:
     from planner.export.layout_file import read_layout
+    from planner.export.serve_file import is_serve_layout, read_serve_layout
     from planner.export.serving_export import export_serving
     from planner.export.train_file import is_train_layout
 
+    if is_serve_layout(layout):
+        from planner.export.pools_export import export_pools
+
+        return export_pools(read_serve_layout(layout), engine, options)
     if is_train_layout(layout):
         raise SpecError(
             f"--to {engine.value} serves, the layout trains", "--to megatron, torchtitan or maxtext"

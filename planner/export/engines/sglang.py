@@ -9,7 +9,7 @@ from planner.export.engines.request import KV_NAMES, ServingExport
 
 MAP_FILE = "experts.json"
 SGLANG_PORT = 30000
-BOOTSTRAP_PORT = 8998
+BOOTSTRAP_PORT = 12000
 # First version with the flag; the older spelling was removed, or is deprecated, from there on.
 ATTN_DP = (0, 5, 22)
 SPLIT_GRAPHS = (0, 5, 20)

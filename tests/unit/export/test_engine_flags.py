@@ -1,12 +1,9 @@
 """Launch lines against the flags of the engines' own parsers (see ``data/engines``)."""
 
-import json
-import shlex
-from pathlib import Path
-
 import pytest
 import yaml
 from deploy_factory import degrees, layout_for
+from engine_grammar import FLAGS, LWS, check_flags, lines
 from jsonschema import Draft202012Validator
 from msgspec import structs
 
@@ -16,85 +13,7 @@ from planner.errors import SpecError
 from planner.export.engines.request import ExportOptions
 from planner.export.serving_export import export_serving
 
-FLAGS = json.loads((Path(__file__).parents[2] / "data" / "engines" / "flags.json").read_text())
 MOE = "qwen3-30b-a3b"
-
-# leaderworkerset.x-k8s.io/v1: required fields, names and types of what a manifest here may hold
-# (kubernetes-sigs/lws @060ab4d, config/crd/bases; the pod is core/v1).
-CONTAINER = {
-    "type": "object",
-    "required": ["name"],
-    "additionalProperties": False,
-    "properties": {
-        "name": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
-        "image": {"type": "string"},
-        "command": {"type": "array", "items": {"type": "string"}},
-        "env": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["name"],
-                "additionalProperties": False,
-                "properties": {"name": {"type": "string"}, "value": {"type": "string"}},
-            },
-        },
-        "resources": {
-            "type": "object",
-            "properties": {
-                "limits": {"type": "object", "additionalProperties": {"type": "string"}}
-            },
-        },
-        "volumeMounts": {
-            "type": "array",
-            "items": {"type": "object", "required": ["name", "mountPath"]},
-        },
-    },
-}
-POD = {
-    "type": "object",
-    "required": ["spec"],
-    "additionalProperties": False,
-    "properties": {
-        "spec": {
-            "type": "object",
-            "required": ["containers"],
-            "additionalProperties": False,
-            "properties": {
-                "containers": {"type": "array", "items": CONTAINER},
-                "volumes": {"type": "array", "items": {"type": "object", "required": ["name"]}},
-            },
-        }
-    },
-}
-LWS = {
-    "type": "object",
-    "required": ["apiVersion", "kind", "metadata", "spec"],
-    "additionalProperties": False,
-    "properties": {
-        "apiVersion": {"const": "leaderworkerset.x-k8s.io/v1"},
-        "kind": {"const": "LeaderWorkerSet"},
-        "metadata": {"type": "object", "required": ["name"]},
-        "spec": {
-            "type": "object",
-            "required": ["leaderWorkerTemplate"],
-            "additionalProperties": False,
-            "properties": {
-                "replicas": {"type": "integer", "minimum": 0},
-                "leaderWorkerTemplate": {
-                    "type": "object",
-                    "required": ["workerTemplate"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "size": {"type": "integer", "minimum": 1},
-                        "restartPolicy": {"enum": ["Default", "None", "RecreateGroupOnPodRestart"]},
-                        "leaderTemplate": POD,
-                        "workerTemplate": POD,
-                    },
-                },
-            },
-        },
-    },
-}
 
 
 def moe(**given):
@@ -105,25 +24,6 @@ def exported(own, engine, model=MOE, sequences=16, options=None, **more):
     layout = layout_for(own, sequences, model, **more)
     artifact = export_serving(layout, engine, options or ExportOptions())
     return artifact, {name: content.decode() for name, content in artifact.files}
-
-
-def lines(script):
-    """Words of every launch line."""
-    text = script.replace("\\\n", " ")
-    return [shlex.split(line) for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def check_flags(words, table):
-    """Every flag exists, has a value where it takes one, and one of its choices."""
-    at = 0
-    while at < len(words):
-        word = words[at]
-        assert word in table, word
-        at += 1
-        if table[word]["value"]:
-            value = words[at]
-            at += 1
-            assert value in table[word].get("choices", [value]), f"{word} {value}"
 
 
 CASES = [
