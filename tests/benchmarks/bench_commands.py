@@ -10,11 +10,14 @@ import time
 
 RACK = ["plan", "deepseek-v3", "--on", "gb200-nvl72", "--context", "8k", "--tpot", "20ms"]
 NODES = ["plan", "deepseek-v3", "--on", "h800-hgx", "--context", "8k", "--tpot", "50ms"]
+FOUR = ["compare", *RACK[1:6], "--racks", "4"]
 COMMANDS = {
     "help": ["--help"],
     "rack": RACK,
     "18 nodes": [*NODES, "--nodes", "18"],
     "two racks": [*RACK, "--racks", "2"],
+    "compare": [*FOUR, "--strategies", "ep,pp,tp,ep+pp"],
+    "frontier": ["frontier", *RACK[1:6]],
 }
 LAUNCH = [sys.executable, "-c", "from planner.cli.main import main; main()"]
 

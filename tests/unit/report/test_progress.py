@@ -3,7 +3,7 @@
 import io
 import math
 
-from planner.report.progress import search_line, state_text
+from planner.report.progress import search_line, state_text, steps_line, steps_text
 from planner.search.control import SearchState
 
 UNIT = "seconds per step"
@@ -86,3 +86,25 @@ def test_the_line_is_wiped_after_an_error():
     except KeyboardInterrupt:
         pass
     assert stream.getvalue().endswith("\r\x1b[2K")
+
+
+def test_a_bar_fills_with_the_share():
+    assert steps_text("a plan", 0.5, width=8) == "[####....]  50%  a plan"
+    assert steps_text("all", 1.0, width=4) == "[####] 100%  all"
+
+
+def test_steps_are_shown_on_a_terminal_and_wiped():
+    stream, now = Terminal(), iter([0.0, 0.1, 5.0])
+    with steps_line(stream, clock=lambda: next(now)) as tell:
+        tell("too soon to be seen", 0.1)
+        tell("planning ep", 0.5)
+    shown = stream.getvalue()
+    assert "planning ep" in shown and "too soon" not in shown
+    assert shown.endswith("\r\x1b[2K")
+
+
+def test_steps_are_silent_elsewhere():
+    stream = io.StringIO()
+    with steps_line(stream) as tell:
+        tell("planning ep", 0.5)
+    assert stream.getvalue() == ""
