@@ -54,6 +54,7 @@ NEED_FILES = (
     *("layout.json", "topo.txt", "placement.json", "serve.sh", "train.sh"),
     "export training.json",
     "trace.jsonl",
+    "pools.sh",
 )
 MACHINE = README.split("    extends = ")[1].split("\n\nor list")[0]
 MACHINE = "\n".join(line.removeprefix("    ") for line in f"    extends = {MACHINE}".splitlines())

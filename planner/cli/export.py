@@ -10,6 +10,7 @@ from planner.domain.deployment import CHECKED_VERSIONS, SERVING_ENGINES, Engine,
 from planner.errors import SpecError
 
 if TYPE_CHECKING:
+    from planner.domain.layout import Layout
     from planner.export.artifact import Artifact
     from planner.export.engines.request import ExportOptions
 
@@ -120,7 +121,6 @@ def _training(layout: str, engine: Engine, options: ExportOptions) -> Artifact:
 def _experts(layout: str, target: ExpertFormat, values: dict[str, Any]) -> Artifact:
     from planner.api import case_of_layout, load_model
     from planner.export.experts_export import export_experts
-    from planner.export.layout_file import read_layout
     from planner.export.placement_read import is_placement, map_of_layout, map_of_placement
 
     for name in _ONLY_ENGINES:
@@ -133,9 +133,22 @@ def _experts(layout: str, target: ExpertFormat, values: dict[str, Any]) -> Artif
     elif model is not None:
         raise SpecError("--model belongs to placements", "a layout names its own model")
     else:
-        read = read_layout(layout)
+        read = _decoding(layout)
         found = map_of_layout(read, case_of_layout(read).setting.model)
     return export_experts(found, target, values["version"])
+
+
+def _decoding(path: str) -> Layout:
+    """A decode layout, or the decode pool of two."""
+    from planner.export.layout_file import read_layout
+    from planner.export.serve_file import is_serve_layout, read_serve_layout
+
+    if not is_serve_layout(path):
+        return read_layout(path)
+    from planner.deployment.pools import pool_layout
+    from planner.domain.deployment import PoolRole
+
+    return pool_layout(read_serve_layout(path), PoolRole.DECODE)
 
 
 def _show(found: Artifact, folder: str | None, as_json: bool) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from planner.cli.import_options import dtype, model_of, ranks_of
 from planner.cli.options import size_options, to_sizing
 from planner.domain.deployment import SERVING_ENGINES, Engine
 from planner.domain.dtypes import DType
@@ -34,6 +35,10 @@ _DTYPES = click.Choice([dtype.value for dtype in DType])
 @click.option("--model", metavar="MODEL", help="Catalogue name or config.json; that of the flags.")
 @click.option("--on", "machine", metavar="MACHINE", required=True, help="Where it runs.")
 @click.option("--context", metavar="TOKENS", help="Cached tokens per sequence, e.g. 8k.")
+@click.option("--input", metavar="TOKENS", help="Separate pools: tokens of a prompt, e.g. 4k.")
+@click.option("--output", metavar="TOKENS", help="Separate pools: tokens of an answer.")
+@click.option("--prefix-hit", type=float, help="Separate pools: cached share of prompts.")
+@click.option("--ttft", metavar="TIME", help="Separate pools: limit of the best ones.")
 @click.option(
     "--hosts",
     multiple=True,
@@ -72,6 +77,8 @@ def command(file: str | None, out: str | None, as_json: bool, **values: Any) -> 
 
     Example: planner import serve.sh --from vllm --on h800-hgx --nodes 4 --context 8k
 
+    Separate prefill and decode pools are priced together, with --input and --output.
+
     Example: planner import train.sh --from megatron --model llama-3.1-70b --on h100-hgx --nodes 8
 
     Example: planner import --from sglang --flags "--tp-size 16 --ep-size 16" --model deepseek-v3
@@ -104,8 +111,16 @@ def _serving(file: str | None, engine: Engine, as_json: bool, values: dict[str, 
     from planner.export.layout_file import layout_json
 
     found = _read(file, engine, values["flags"])
+    if found.prefill is not None:
+        from planner.cli.import_pools import import_pools
+
+        return import_pools(found, as_json, values)
+    for name in ("input", "output", "prefix_hit", "ttft"):
+        if values[name] is not None:
+            option = "--" + name.replace("_", "-")
+            raise SpecError(f"{option} belongs to separate pools", "write --context instead")
     question = _question(found, values)
-    current, _, case = read_deployment(found.told, question, _ranks(values["hosts"]))
+    current, _, case = read_deployment(found.told, question, ranks_of(values["hosts"]))
     compared = None
     if not values["no_compare"]:
         from planner.report.progress import search_line
@@ -142,29 +157,7 @@ def _read(file: str | None, engine: Engine, flags: str | None) -> Deployed:
     return readers[engine](file or "--flags", flags)
 
 
-def _ranks(files: tuple[str, ...]) -> tuple[tuple[str, int], ...] | None:
-    from planner.catalog.hosts import read_rank_hosts
-
-    return tuple(one for file in files for one in read_rank_hosts(file)) if files else None
-
-
-def _dtype(name: str | None) -> DType | None:
-    return None if name is None else DType(name)
-
-
 def _question(found: Deployed, values: dict[str, Any]) -> Question:
-    from planner.catalog.model_alias import model_behind
-
-    model = values["model"]
-    if model is None:
-        if found.model is None:
-            raise SpecError("the flags name no model", "write for example --model deepseek-v3")
-        model = model_behind(found.model)
-        if model is None:
-            raise SpecError(
-                f"'{found.model[:80]}' is no model of the catalogue",
-                "write --model with a catalogue name or a config.json",
-            )
     if values["context"] is None:
         raise SpecError(
             "--context is missing: flags do not say how long sequences are",
@@ -175,7 +168,7 @@ def _question(found: Deployed, values: dict[str, Any]) -> Question:
     if not 0 <= values["gap"] < 1:
         raise SpecError(f"--gap: {values['gap']} is not in [0, 1)", "write for example 0.005")
     return Question(
-        model=model,
+        model=model_of(found, values["model"]),
         machine=values["machine"],
         context_tokens=parse_tokens(values["context"], "--context"),
         nodes=sizing.nodes,
@@ -190,7 +183,7 @@ def _question(found: Deployed, values: dict[str, Any]) -> Question:
         acceptance=values["acceptance"],
         gap=values["gap"],
         time_limit_s=None if limit is None else parse_seconds(limit, "--time-limit"),
-        weights=_dtype(values["weights"]),
-        activations=_dtype(values["activations"]),
-        kv=_dtype(values["kv"]),
+        weights=dtype(values["weights"]),
+        activations=dtype(values["activations"]),
+        kv=dtype(values["kv"]),
     )

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from planner.catalog.deployed import DeployedTraining
 
 # Options of serving; they would change nothing here.
-_FOREIGN = ("context", "hosts", "tpot", "kv", "loads", "acceptance")
+_FOREIGN = (
+    *("context", "hosts", "tpot", "kv", "loads", "acceptance", "input", "output", "ttft"),
+    "prefix_hit",
+)
 
 
 def import_training(
@@ -34,7 +37,8 @@ def import_training(
 
     for name in _FOREIGN:
         if values[name]:
-            raise SpecError(f"--{name} does not apply to training", "leave it out")
+            option = "--" + name.replace("_", "-")
+            raise SpecError(f"{option} does not apply to training", "leave it out")
     if values["objective"] != "throughput":
         raise SpecError("--objective does not apply to training", "leave it out")
     found = _read(file, engine, values["flags"])

@@ -17,12 +17,12 @@ from planner.deployment.flag_view import changed_flags
 from planner.deployment.serving import (
     Deployment,
     chips_on,
-    default_stages,
     degrees_of_told,
     deploy,
+    stage_layers_of,
     told_to,
 )
-from planner.domain.deployment import ServingDeployment
+from planner.domain.deployment import PoolRole, ServingDeployment
 from planner.domain.layout import Inputs, Layout
 from planner.domain.outcome import Infeasible
 from planner.domain.question import Question
@@ -116,7 +116,7 @@ def read_deployment(
     if ranks is not None:
         chips = chips_on(ranks, case, degrees_of_told(own, case).replicas)
     found = deploy(own, inputs, case, chips)
-    return replace(found, told=_filled(found, case)), inputs, case
+    return replace(found, told=filled(found)), inputs, case
 
 
 def _effective(told: ServingDeployment, case: Case) -> ServingDeployment:
@@ -126,19 +126,20 @@ def _effective(told: ServingDeployment, case: Case) -> ServingDeployment:
     return replace(told, dp=1, instances=told.instances * told.dp, overlap_ep=False)
 
 
-def _filled(found: Deployment, case: Case) -> ServingDeployment:
-    """The deployment with what the engine chose by itself."""
+def filled(found: Deployment, *, role: PoolRole | None = None) -> ServingDeployment:
+    """A deployment with what its engine chose by itself."""
     told, layout = found.told, found.layout
     slots = layout.degrees.num_slots
-    num_layers = len(case.setting.model.layers)
-    stages = told.stage_layers or default_stages(told.engine, num_layers, told.pp)
     return replace(
         told,
         ep=layout.degrees.ep,
-        stage_layers=stages if told.pp > 1 else None,
+        stage_layers=stage_layers_of(layout) if told.pp > 1 else None,
         max_sequences=found.running,
-        extra_slots=slots - case.loads.shape[1] if slots else None,
+        extra_slots=slots - len({e for m in layout.experts[:1] for g in m.slots for e in g})
+        if slots
+        else None,
         total_slots=slots or None,
+        role=role,
     )
 
 

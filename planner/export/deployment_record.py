@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from planner.deployment.compare import Comparison
+from planner.deployment.pools_compare import PoolsComparison, PoolsDeployed
 from planner.deployment.serving import Deployment
 from planner.deployment.train_compare import TrainComparison
 from planner.domain.layout import DegreesRecord, Layout
+from planner.domain.serve_layout import ServeLayout, ServePrediction
 from planner.domain.train_layout import TrainDegrees, TrainLayout
 
 
@@ -154,5 +156,79 @@ def training_run_record(
         unread=unread,
         fits=memory.used_bytes <= memory.capacity_bytes * (1 + 1e-9),
         current=_run(layout),
+        comparison=comparison,
+    )
+
+
+class PricedPoolsRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Two pools in numbers."""
+
+    prefill: DegreesRecord
+    decode: DegreesRecord
+    prediction: ServePrediction
+
+
+class PoolChangeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A flag of one pool that differs."""
+
+    pool: str
+    flag: str
+    now: str
+    better: str
+
+
+class PoolsComparisonRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Two pools beside the best ones; ratios are of tokens per second and chip."""
+
+    best: PricedPoolsRecord
+    expressible: PricedPoolsRecord
+    ratio: float
+    expressible_ratio: float
+    changes: list[PoolChangeRecord]
+
+
+class PoolsRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment of two pools as read."""
+
+    engine: str
+    file: str
+    chips: int
+    unread: tuple[str, ...]
+    refusals: tuple[str, ...]
+    current: PricedPoolsRecord
+    comparison: PoolsComparisonRecord | None
+
+
+def _pools(layout: ServeLayout) -> PricedPoolsRecord:
+    return PricedPoolsRecord(
+        prefill=layout.prefill.degrees,
+        decode=layout.decode.degrees,
+        prediction=layout.prediction,
+    )
+
+
+def pools_record(
+    file: str, current: PoolsDeployed, unread: tuple[str, ...], found: PoolsComparison | None
+) -> PoolsRecord:
+    """Everything that is printed of two pools."""
+    comparison = None
+    if found is not None:
+        comparison = PoolsComparisonRecord(
+            best=_pools(found.best),
+            expressible=_pools(found.told),
+            ratio=found.ratio,
+            expressible_ratio=found.told_ratio,
+            changes=[
+                PoolChangeRecord(pool=pool, flag=name, now=old, better=new)
+                for pool, name, old, new in found.changes
+            ],
+        )
+    return PoolsRecord(
+        engine=current.pools[0].told.engine.value,
+        file=file,
+        chips=sum(own.told.chips for own in current.pools),
+        unread=unread,
+        refusals=tuple(one for own in current.pools for one in own.refusals),
+        current=_pools(current.layout),
         comparison=comparison,
     )
