@@ -99,9 +99,14 @@ def axis_groups(cell: Sequence[int], degrees: Degrees, axis: str) -> list[tuple[
     return [group[:inner] if axis == "attn_tp_inner" else group[::inner] for group in groups]
 
 
+def library_gap_s(engine: Engine) -> float:
+    """What an engine spends on launching a collective of the library."""
+    return 0.0 if engine.own_collectives else engine.collective_gap_s
+
+
 def engine_rate(engine: Engine, rates: Mapping[Algorithm, CollectiveRate]) -> LinkRate:
     """The algorithms that an engine has for one operation, in their fixed order, as one rate."""
-    gap = 0.0 if engine.own_collectives else engine.collective_gap_s
+    gap = library_gap_s(engine)
     own, *others = (
         LinkRate(latency_s=r.latency_s + gap, s_per_byte=r.s_per_byte, fill_s=r.fill_s, link=r.link)
         for name, r in sorted(rates.items(), key=lambda item: list(Algorithm).index(item[0]))

@@ -115,6 +115,27 @@ def stack_rates(rates: Sequence[LinkRate]) -> LinkRate:
     return replace(column(rates), others=others)
 
 
+def join_rates(rates: Sequence[LinkRate]) -> LinkRate:
+    """One rate from several whose fields are arrays, behind each other."""
+    depth = max(len(rate.others) for rate in rates)
+
+    def column(own: Sequence[LinkRate]) -> LinkRate:
+        return LinkRate(
+            latency_s=np.concatenate([np.asarray(rate.latency_s) for rate in own]),
+            s_per_byte=np.concatenate([np.asarray(rate.s_per_byte) for rate in own]),
+            fill_s=np.concatenate([np.asarray(rate.fill_s) for rate in own]),
+        )
+
+    def other(rate: LinkRate, place: int) -> LinkRate:
+        if place < len(rate.others):
+            return rate.others[place]
+        nothing = np.zeros(np.shape(rate.latency_s))
+        return LinkRate(latency_s=nothing + np.inf, s_per_byte=nothing, fill_s=nothing)
+
+    others = tuple(column([other(rate, place) for rate in rates]) for place in range(depth))
+    return replace(column(rates), others=others)
+
+
 FabricRates = Mapping[tuple[str, Op], LinkRate]
 
 

@@ -110,7 +110,11 @@ def routed_load(
     found = {}
     for slot_map in slot_maps:
         picked = loads[[rows[layer] for layer in slot_map.layers]]
-        hot, touched = map_load(slot_map, picked, shape[1], tokens)
+        # Layers that route alike, as without measured loads, are counted once.
+        alike = bool((picked == picked[0]).all())
+        hot, touched = map_load(slot_map, picked[:1] if alike else picked, shape[1], tokens)
+        if alike:
+            hot, touched = np.repeat(hot, len(picked)), np.repeat(touched, len(picked))
         for position, layer in enumerate(slot_map.layers):
             found[layer] = RoutedLoad(
                 hot_share=float(hot[position]), touched_slots=float(touched[position])

@@ -7,7 +7,7 @@ Then strategies near the best one are bisected within that last block, down to o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ class BoundTable:
     objective: FloatArray
     fits_memory: NDArray[np.bool_]
     meets_tpot: NDArray[np.bool_]
+
+    def select(self, picked: IntArray) -> BoundTable:
+        """Those of some strategies."""
+        return BoundTable(**{f.name: getattr(self, f.name)[picked] for f in fields(self)})
 
 
 def decided_batches(bound: StepBound) -> BoundTable:

@@ -31,12 +31,12 @@ the rates of those with one sequence more and of the others add up.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.block import RoutedLoad, Split, Tokens, uniform_touched
+from planner.cost.block import RoutedLoad, Split, Tokens
 from planner.cost.evaluate import Microbatch, on_machine
 from planner.cost.memory import (
     activation_bytes,
@@ -54,17 +54,15 @@ from planner.cost.step import layer_groups, price_hop
 from planner.domain.degrees import OverlapMode
 from planner.domain.model import MoeFfn
 from planner.domain.work import Real
-from planner.search.experts import uniform_imbalance
-from planner.search.mesh import RateTable
+from planner.search.copy_bounds import Copies, TouchedBound, hot_share_bound
 from planner.search.objective import counted_chips, objective_value
+from planner.search.rates import RateTable
 from planner.search.request import PlanRequest
 from planner.search.strategies import Strategies
-from planner.search.survive_room import cached_after, even_twice_touched
+from planner.search.survive_room import cached_after
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-_imbalance = lru_cache(maxsize=1 << 16)(uniform_imbalance)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -124,93 +122,121 @@ def feasible(bound: StepBound, probe: Probe) -> tuple[NDArray[np.bool_], NDArray
     return fits, meets
 
 
-def hot_share_bound(request: PlanRequest, strategies: Strategies) -> FloatArray:
-    """Lower bound on the hottest group's share of routed tokens, shape ``[n]``."""
-    shape = moe_shape(request.setting.model)
-    if shape is None:
-        return np.zeros(len(strategies))
-    mean = 1.0 / strategies.ep
-    if not request.uniform:
-        return mean
-    keys = strategies.ep * (1 << 32) + strategies.num_slots
-    unique, inverse = np.unique(keys, return_inverse=True)
-    values = [_imbalance(shape[0], int(k >> 32), int(k & 0xFFFFFFFF)) for k in unique]
-    return np.array(values)[inverse] * mean
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PassParts:
+    """Optimistic seconds of one pass, before it is cut into stages.
 
-
-@lru_cache(maxsize=4)
-def least_touched(loads: bytes, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
-    """Touched experts of the layer that touches fewest, over a grid of tokens of a stage.
-
-    They grow with the tokens, so the value at the grid point below is a bound.
+    ``layers`` has shape ``[groups, n]``: one layer of each group; ``tables_s`` are embedding,
+    head and drafts, ``hop_s`` one hop between stages, shape ``[n]`` each.
     """
-    num_experts, top_k = shape
-    table = np.frombuffer(loads).reshape(-1, num_experts)
-    grid = np.unique(np.geomspace(1, 1 << 24, 400).astype(np.int64)).astype(float)
-    miss = np.log1p(-np.minimum(top_k * table, 1.0 - 1e-12))
-    touched = [(1.0 - np.exp(miss * tokens)).sum(axis=1).min() for tokens in grid]
-    return grid, np.array(touched)
+
+    layers: FloatArray
+    tables_s: FloatArray
+    hop_s: FloatArray
+
+    def pick(self, picked: IntArray) -> PassParts:
+        """Those of some strategies, or of more with the parts of some."""
+        return PassParts(
+            layers=self.layers[:, picked],
+            tables_s=self.tables_s[picked],
+            hop_s=self.hop_s[picked],
+        )
 
 
-class TouchedBound:
-    """Lower bound on the touched copies of the busiest group, as a function of tokens."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resident:
+    """Optimistic resident bytes of a chip, before layers are cut into stages.
 
-    def __init__(self, request: PlanRequest, strategies: Strategies) -> None:
-        shape = moe_shape(request.setting.model)
-        self._shape = shape
-        self._slots = strategies.num_slots.astype(float)
-        self._ep = strategies.ep.astype(float)
-        self._uniform = request.uniform
-        if shape is not None and not request.uniform:
-            self._grid, self._touched = least_touched(request.loads.tobytes(), shape)
-        # One replica that survives failures holds two copies of every expert.
-        self._apart = bool(request.units) and shape is not None
-        if self._apart and shape is not None:
-            self._is_apart = strategies.replicas == 1
-            self._halves = least_touched((request.loads / 2).tobytes(), shape)
+    ``weights`` and ``caches`` have shape ``[groups, n]``: one layer of each group; ``ends`` are
+    tables and drafting weights, ``tied`` a head that several stages hold once more,
+    ``draft_caches`` the caches of drafts, shape ``[n]`` each.
+    """
 
-    def __call__(self, tokens: Real) -> Real:
-        """Touched copies of the busiest group when a stage decodes ``tokens`` tokens."""
-        found = self._any_copies(tokens)
-        if not self._apart:
-            return found
-        grid, halves = self._halves
-        position = np.searchsorted(grid, tokens, side="right") - 1
-        twice = 2 * halves[np.maximum(position, 0)] / self._ep
-        if self._uniform and self._shape is not None:
-            twice = even_twice_touched(self._shape, (self._slots, self._ep), tokens)
-        return np.where(self._is_apart, np.maximum(found, twice), found)
+    weights: FloatArray
+    caches: FloatArray
+    ends: FloatArray
+    tied: FloatArray
+    draft_caches: FloatArray
 
-    def _any_copies(self, tokens: Real) -> Real:
-        if self._shape is None:
-            return 0.0
-        num_experts, top_k = self._shape
-        if not self._uniform:
-            position = np.searchsorted(self._grid, tokens, side="right") - 1
-            return np.asarray(self._touched[np.maximum(position, 0)] / self._ep)
-        mean = uniform_touched(num_experts, top_k, self._slots, tokens) / self._ep
-        mean = np.maximum(mean, self._whole_copies(num_experts, top_k / num_experts, tokens))
-        # Without copies the fullest group holds ceil(E / ep) whole experts.
-        whole = np.ceil(num_experts / self._ep)
-        alone = 1.0 - (1.0 - top_k / num_experts) ** tokens
-        return np.where(self._slots == num_experts, whole * alone, mean)
+    def pick(self, picked: IntArray) -> Resident:
+        """Those of some strategies, or of more with the bytes of some."""
+        return Resident(
+            weights=self.weights[:, picked],
+            caches=self.caches[:, picked],
+            ends=self.ends[picked],
+            tied=self.tied[picked],
+            draft_caches=self.draft_caches[picked],
+        )
 
-    def _whole_copies(self, num_experts: int, chance: float, tokens: Real) -> Real:
-        """:func:`planner.cost.routing.busiest_touched` where all experts are alike."""
-        most = np.ceil(num_experts / self._ep)
-        once = 1.0 - (1.0 - chance) ** tokens
-        twice = 2.0 * (1.0 - (1.0 - chance / 2.0) ** tokens)
-        split = num_experts - (most - 1.0) * self._ep
-        mean = (num_experts * once + split * (twice - once)) / self._ep
-        mean = np.where(split > self._slots - num_experts, np.inf, mean)
-        return np.minimum(most * once, mean)
+
+def stage_sums(
+    rows: FloatArray, counts: FloatArray, per_stage: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Sum over all layers, and over the ``per_stage`` cheapest ones, shape ``[n]`` each.
+
+    ``rows`` has shape ``[groups, n]``, of ``counts`` layers each. Some stage holds
+    ``ceil(layers / pp)`` layers, and no set of them costs less than the cheapest ones.
+    """
+    total = (rows * counts[:, None]).sum(axis=0)
+    if len(rows) == 1:
+        return total, per_stage * rows[0]
+    if len(rows) == 2:
+        # The cheaper group first; sorting is dear.
+        first, second = np.minimum(rows[0], rows[1]), np.maximum(rows[0], rows[1])
+        taken = np.minimum(per_stage, np.where(rows[0] <= rows[1], counts[0], counts[1]))
+        return total, taken * first + (per_stage - taken) * second
+    order = np.argsort(rows, axis=0, kind="stable")
+    left = per_stage.copy()
+    cheapest = np.zeros_like(total)
+    for position in range(len(rows)):
+        index = order[position]
+        taken = np.minimum(left, counts[index])
+        cheapest += taken * np.take_along_axis(rows, index[None], axis=0)[0]
+        left = left - taken
+    return total, cheapest
+
+
+def circulating_s(
+    parts: PassParts, counts: FloatArray, pipeline: tuple[FloatArray, Real, FloatArray]
+) -> FloatArray:
+    """Optimistic seconds of one pass of all microbatches through a pipeline, shape ``[n]``.
+
+    ``pipeline`` are its stages, the hops of a microbatch and the microbatches:
+    ``max(sum + hops, m slowest)``.
+    """
+    pp, num_hops, microbatches = pipeline
+    total, cheapest = stage_sums(parts.layers, counts, np.ceil(counts.sum() / pp))
+    total = total + parts.tables_s
+    slowest = np.maximum(total / pp, cheapest)
+    return np.asarray(np.maximum(total + num_hops * parts.hop_s, microbatches * slowest))
+
+
+def fullest_bytes(
+    held: Resident, counts: FloatArray, pipeline: tuple[FloatArray, FloatArray]
+) -> FloatArray:
+    """Optimistic resident bytes of the fullest stage, shape ``[n]``.
+
+    ``pipeline`` are the stages, and by how much the caches of ``held`` are multiplied.
+    """
+    pp, times = pipeline
+    rows = held.weights + held.caches * times
+    total, cheapest = stage_sums(rows, counts, np.ceil(counts.sum() / pp))
+    ends = held.ends + np.where(pp > 1, held.tied, 0.0) + held.draft_caches * times
+    return np.asarray(np.maximum((total + ends) / pp, cheapest))
 
 
 class StepBound:
     """Lower bounds of one set of strategies; calling it with a batch per group prices them."""
 
-    def __init__(self, request: PlanRequest, strategies: Strategies, rates: RateTable) -> None:
+    def __init__(
+        self,
+        request: PlanRequest,
+        strategies: Strategies,
+        rates: RateTable,
+        copies: Copies = Copies.COUNTED,
+    ) -> None:
         self.request = request
+        self.copies = copies
         self.setting = on_machine(request.setting, request.topology)
         # Least objective seen at a batch within the limits; shared by all parts.
         self._best = [np.inf]
@@ -218,7 +244,7 @@ class StepBound:
         self.strategies = strategies
         self._rates = rates
         self._groups = layer_groups(request.setting.model)
-        self._counts = np.array([len(group.indices) for group in self._groups], dtype=float)
+        self.layer_counts = np.array([len(group.indices) for group in self._groups], dtype=float)
 
     # Millions of strategies are only ever priced in parts: arrays are made when needed.
     @cached_property
@@ -234,14 +260,21 @@ class StepBound:
     @cached_property
     def hot(self) -> FloatArray:
         """Lower bound on the hottest group's share, shape ``[n]``."""
+        ep = self.arrays.split.ep
+        if self.copies is Copies.FEWEST:
+            return np.asarray(1.0 / ep)
+        shape = moe_shape(self.request.setting.model)
+        if self.copies is Copies.MOST and self.request.uniform and shape is not None:
+            return np.asarray(np.minimum(1.0, np.ceil(self.arrays.num_slots / ep) / shape[0]))
         return hot_share_bound(self.request, self.strategies)
 
     @cached_property
     def _touched(self) -> TouchedBound:
-        return TouchedBound(self.request, self.strategies)
+        return TouchedBound(self.request, self.strategies, self.copies)
 
     @cached_property
-    def _tokens_per_pass(self) -> FloatArray:
+    def tokens_per_pass(self) -> FloatArray:
+        """Tokens of a sequence that a pass yields, shape ``[n]``."""
         draft = self.strategies.draft
         gains = [
             tokens_per_pass(k, self.setting.acceptance)
@@ -249,15 +282,16 @@ class StepBound:
         ]
         return np.array(gains)[draft]
 
-    @cached_property
-    def _per_stage(self) -> FloatArray:
-        return np.asarray(np.ceil(self._counts.sum() / self.arrays.pp))
-
     def select(self, picked: IntArray | NDArray[np.bool_]) -> StepBound:
         """Bounds of a subset of the strategies."""
-        part = StepBound(self.request, self.strategies.select(picked), self._rates.select(picked))
+        strategies, rates = self.strategies.select(picked), self._rates.select(picked)
+        part = StepBound(self.request, strategies, rates, self.copies)
         part._best = self._best
         return part
+
+    def share(self, best: list[float]) -> None:
+        """Look at, and keep in ``best[0]``, the least objective that was seen anywhere."""
+        self._best = best
 
     @property
     def best_seen(self) -> float:
@@ -324,10 +358,11 @@ class StepBound:
     def step_s(self, probe: Probe) -> FloatArray:
         """Optimistic seconds per token of a sequence, shape ``[n]``."""
         if self._priced is None or self._priced[0] is not probe:
-            self._priced = probe, self._step_s(probe.tokens)
+            self._priced = probe, self.token_s(self.parts(probe.tokens))
         return self._priced[1]
 
-    def _step_s(self, tokens: Tokens) -> FloatArray:
+    def parts(self, tokens: Tokens) -> PassParts:
+        """Optimistic times of one pass."""
         arrays, setting = self.arrays, self.setting
 
         def load(stage: Real) -> RoutedLoad:
@@ -337,52 +372,56 @@ class StepBound:
         if isinstance(setting.model.layers[-1].ffn, MoeFfn):
             routed[-1] = load
         times = pass_times(setting, arrays.split, tokens, routed, self.fabric)
-        layers = [
-            np.broadcast_to(np.asarray(t, dtype=float), arrays.pp.shape) for t in times.groups
-        ]
-        total, cheapest = self._stage_sums(np.stack(layers))
-        total = total + times.embedding + times.head + times.draft
-        slowest = np.maximum(total / arrays.pp, cheapest)
-        hops = setting.num_hops(arrays.pp)
-        hop_s = hops * price_hop(setting.model, arrays.split, tokens.group, self.fabric)
-        step = np.maximum(total + hop_s, arrays.microbatches * slowest)
-        return np.asarray((step + setting.engine.step_s) / self._tokens_per_pass, dtype=float)
+        layers = np.empty((len(times.groups), len(arrays.pp)))
+        for row, seconds in zip(layers, times.groups, strict=True):
+            row[:] = seconds
+        nothing = np.zeros_like(arrays.pp)
+        return PassParts(
+            layers=layers,
+            tables_s=nothing + times.embedding + times.head + times.draft,
+            hop_s=nothing + price_hop(setting.model, arrays.split, tokens.group, self.fabric),
+        )
+
+    def token_s(self, parts: PassParts) -> FloatArray:
+        """Seconds per token of a sequence from the parts of a pass, shape ``[n]``."""
+        arrays = self.arrays
+        pipeline = (arrays.pp, self.setting.num_hops(arrays.pp), arrays.microbatches)
+        step = circulating_s(parts, self.layer_counts, pipeline)
+        return np.asarray((step + self.setting.engine.step_s) / self.tokens_per_pass, dtype=float)
+
+    def resident(self, cached: Real) -> Resident:
+        """Weights and caches of a chip with ``cached`` sequences of its attention group."""
+        arrays, setting = self.arrays, self.setting
+        slots = np.ceil(arrays.num_slots / arrays.split.ep)
+        weights = np.empty((len(self._groups), len(arrays.pp)))
+        caches = np.empty_like(weights)
+        for row, group in enumerate(self._groups):
+            own = layer_bytes(setting, group, arrays.split)
+            weights[row] = own.fixed + own.per_slot * (slots if group.is_moe else 0.0)
+            caches[row] = cache_bytes(setting, group, arrays.split, cached)
+        nothing = np.zeros_like(arrays.pp)
+        first, alone = table_bytes(setting, arrays.split, 1.0)
+        tied = table_bytes(setting, arrays.split, 2.0)[1] - alone
+        ends, drafting = nothing + first + alone, nothing
+        if self.strategies.draft.any():
+            has = arrays.split.draft > 0
+            held, cache = draft_bytes(setting, arrays.split, (slots, cached))
+            ends, drafting = ends + np.where(has, held, 0.0), np.where(has, cache, 0.0)
+        return Resident(
+            weights=weights, caches=caches, ends=ends, tied=nothing + tied, draft_caches=drafting
+        )
 
     def memory_bytes(self, probe: Probe) -> FloatArray:
         """Optimistic bytes on the fullest chip, reserve left out, shape ``[n]``."""
-        arrays, setting = self.arrays, self.setting
+        arrays = self.arrays
         sizes = (arrays.split.attn_dp, arrays.replicas, arrays.num_slots)
         cached = cached_after(self.request, sizes, probe.replica, probe.cached)
-        slots = np.ceil(arrays.num_slots / arrays.split.ep)
-        rows = []
-        for group in self._groups:
-            own = layer_bytes(setting, group, arrays.split)
-            moe = slots if group.is_moe else 0.0
-            row = own.fixed + own.per_slot * moe
-            row = row + cache_bytes(setting, group, arrays.split, cached)
-            rows.append(np.broadcast_to(np.asarray(row, dtype=float), arrays.pp.shape))
-        total, cheapest = self._stage_sums(np.stack(rows))
-        first, last = table_bytes(setting, arrays.split, arrays.pp)
-        if self.strategies.draft.any():
-            weights, cache = draft_bytes(setting, arrays.split, (slots, cached))
-            last = last + np.where(arrays.split.draft > 0, weights + cache, 0.0)
-        fullest = np.maximum((total + first + last) / arrays.pp, cheapest)
-        active = activation_bytes(setting, arrays.split, probe.tokens, self.hot)
-        return np.asarray(fullest + active, dtype=float)
+        whole = np.ones_like(arrays.pp)
+        fullest = fullest_bytes(self.resident(cached), self.layer_counts, (arrays.pp, whole))
+        return np.asarray(fullest + self.active_bytes(probe.tokens), dtype=float)
 
-    def _stage_sums(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Sum over all layers, and over the ``ceil(layers / pp)`` cheapest ones.
-
-        ``rows`` has shape ``[groups, n]``. Some stage holds that many layers, and no set of
-        them costs less than the cheapest ones.
-        """
-        total = (rows * self._counts[:, None]).sum(axis=0)
-        order = np.argsort(rows, axis=0, kind="stable")
-        left = self._per_stage.copy()
-        cheapest = np.zeros_like(total)
-        for position in range(len(rows)):
-            index = order[position]
-            taken = np.minimum(left, self._counts[index])
-            cheapest += taken * np.take_along_axis(rows, index[None], axis=0)[0]
-            left = left - taken
-        return total, cheapest
+    def active_bytes(self, tokens: Tokens) -> FloatArray:
+        """Optimistic bytes of the working buffers of one microbatch, shape ``[n]``."""
+        return np.asarray(
+            activation_bytes(self.setting, self.arrays.split, tokens, self.hot), dtype=float
+        )

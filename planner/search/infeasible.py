@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner.cost.memory import budget_bytes
 from planner.domain.degrees import Degrees, OverlapMode
@@ -18,11 +17,12 @@ from planner.domain.dtypes import BYTES_PER_ELEMENT, DType
 from planner.domain.outcome import Infeasible
 from planner.domain.ranges import read_ranges, write_ranges
 from planner.domain.scale_up import SwitchDomain
-from planner.search.batch_bounds import BoundTable
-from planner.search.bounds import StepBound, feasible
-from planner.search.mesh import MeshMapper, strategy_rates
+from planner.search.bounds import FloatArray, StepBound, feasible
+from planner.search.frontier import CHUNK
+from planner.search.mesh import MeshMapper
+from planner.search.rates import strategy_rates
 from planner.search.request import PlanRequest
-from planner.search.strategies import Strategies, enumerate_strategies
+from planner.search.space import StrategySpace, runs, strategy_space
 from planner.topology.build import build_topology
 from planner.topology.graph import NOTHING_SPARED
 from planner.topology.spares import sparing
@@ -37,19 +37,21 @@ MAX_LISTED = 8
 MATMUL_ROLES = ("attention", "dense_ffn", "shared_expert", "routed_expert")
 
 
-def explain(
-    request: PlanRequest,
-    strategies: Strategies,
-    bounds: tuple[StepBound, BoundTable] | None,
-) -> Infeasible:
-    """Turn an empty search into an answer."""
-    if bounds is None or len(strategies) == 0:
+def explain(request: PlanRequest, space: StrategySpace, infeasible: tuple[int, int]) -> Infeasible:
+    """Turn an empty search into an answer.
+
+    Parameters
+    ----------
+    infeasible : (int, int)
+        Strategies of the space over memory, and those that are too slow alone.
+    """
+    if len(space) == 0:
         return _no_strategy(request)
-    bound, table = bounds
-    if not table.fits_memory.any():
-        return _memory(request, bound)
-    if not (table.fits_memory & table.meets_tpot).any():
-        return _too_slow(request, bound, table)
+    memory, late = infeasible
+    if memory == len(space):
+        return _memory(request, space)
+    if memory + late == len(space):
+        return _too_slow(request, space)
     return Infeasible(
         resource="placement",
         needed="one layout",
@@ -58,6 +60,15 @@ def explain(
         "stages: the limit of memory or time is missed by the unevenness of the stages",
         remedies=("relax the limit by a few percent, or free a pinned degree",),
     )
+
+
+def _bounds(request: PlanRequest, space: StrategySpace) -> Iterator[StepBound]:
+    """Bounds of all strategies, a part of them at a time."""
+    rates = strategy_rates(MeshMapper.of(request.topology), space.families)
+    every = np.arange(len(space.families))
+    for run in runs(space.counts, CHUNK):
+        strategies, family = space.expand(every[run])
+        yield StepBound(request, strategies, rates.select(family))
 
 
 def _no_strategy(request: PlanRequest) -> Infeasible:
@@ -97,28 +108,34 @@ def _freed(request: PlanRequest) -> Iterator[str]:
     """What every pinned degree, and the batch, could be if the others stay as they are."""
     for name in request.limits.texts():
         free = replace(request.limits, **{name: None})
-        strategies = enumerate_strategies(replace(request, limits=free))
-        if len(strategies):
-            values = np.unique(_values(strategies, name)).tolist()
+        space = strategy_space(replace(request, limits=free))
+        if len(space):
+            values = _values(space, name)
             own = _labels(values) if name == "overlap" else _first(write_ranges(values))
             yield f"--{name.replace('_', '-')} {own}"
     if request.topology.spared:
         whole = replace(request.topology, spared=NOTHING_SPARED, memo={})
-        if len(enumerate_strategies(replace(request, topology=whole))):
+        if len(strategy_space(replace(request, topology=whole))):
             yield "fewer chips in --exclude and --reserve"
     if request.batch is not None:
-        strategies = enumerate_strategies(replace(request, batch=None))
-        if len(strategies):
-            yield f"--batch {int((strategies.microbatches * strategies.replicas).min())} or more"
+        space = strategy_space(replace(request, batch=None))
+        if len(space):
+            yield f"--batch {int((space.pipes.rows[:, 1] * space.pipes.rows[:, 2]).min())} or more"
 
 
-def _values(strategies: Strategies, name: str) -> NDArray[np.int64]:
-    """Values of a degree as :class:`DegreeLimits` names it, shape ``[strategies]``."""
-    if name == "dp":
-        return strategies.attn_dp * strategies.replicas
+def _values(space: StrategySpace, name: str) -> list[int]:
+    """Values of a degree as :class:`DegreeLimits` names it, ascending."""
     column = {"tp": "attn_tp", "slots": "num_slots"}.get(name, name)
-    values: NDArray[np.int64] = getattr(strategies, column)
-    return values
+    found: set[int] = set()
+    every = np.arange(len(space.families))
+    for run in runs(space.counts, CHUNK):
+        strategies, _ = space.expand(every[run])
+        if name == "dp":
+            values = strategies.attn_dp * strategies.replicas
+        else:
+            values = getattr(strategies, column)
+        found.update(np.unique(values).tolist())
+    return sorted(found)
 
 
 def _name(degrees: Degrees) -> str:
@@ -128,13 +145,11 @@ def _name(degrees: Degrees) -> str:
 
 def _helps(request: PlanRequest) -> bool:
     """Whether some strategy of a changed request may be feasible."""
-    strategies = enumerate_strategies(request)
-    if len(strategies) == 0:
-        return False
-    mapper = MeshMapper.of(request.topology)
-    bound = StepBound(request, strategies, strategy_rates(mapper, strategies))
-    fits, meets = feasible(bound, bound.smallest())
-    return bool((fits & meets).any())
+    for bound in _bounds(request, strategy_space(request)):
+        fits, meets = feasible(bound, bound.smallest())
+        if bool((fits & meets).any()):
+            return True
+    return False
 
 
 def _with_domains(request: PlanRequest, count: int) -> PlanRequest:
@@ -221,12 +236,25 @@ def _largest(option: str, now: int, works: Callable[[int], bool]) -> Iterator[st
     yield f"{option} {low} instead of {now}"
 
 
-def _memory(request: PlanRequest, bound: StepBound) -> Infeasible:
-    needed = bound.memory_bytes(bound.smallest())
-    index = int(np.argmin(needed))
+Floors = Callable[[StepBound], FloatArray]
+
+
+def _least(request: PlanRequest, space: StrategySpace, floors: Floors) -> tuple[float, Degrees]:
+    """Least floor of all strategies, and the first one that has it."""
+    found: tuple[float, Degrees] | None = None
+    for bound in _bounds(request, space):
+        values = floors(bound)
+        index = int(np.argmin(values))
+        if found is None or values[index] < found[0]:
+            found = float(values[index]), bound.strategies.degrees(index)
+    assert found is not None
+    return found
+
+
+def _memory(request: PlanRequest, space: StrategySpace) -> Infeasible:
+    least, leanest = _least(request, space, lambda bound: bound.memory_bytes(bound.smallest()))
     budget = budget_bytes(request.setting)
     reserve = request.setting.chip.hbm_usable_bytes - budget
-    least = float(needed[index])
     remedies = (
         *_more_domains(request),
         *_narrower(request),
@@ -237,7 +265,7 @@ def _memory(request: PlanRequest, bound: StepBound) -> Infeasible:
         resource="memory",
         needed=format_bytes(least),
         available=format_bytes(budget),
-        message=f"HBM: the leanest layout ({_name(bound.strategies.degrees(index))}) needs "
+        message=f"HBM: the leanest layout ({_name(leanest)}) needs "
         f"{format_bytes(least)} per chip and {format_bytes(budget)} are free "
         f"({format_bytes(reserve)} of the usable HBM are reserved for the engine): "
         f"{format_bytes(least - budget)} per chip are missing",
@@ -245,22 +273,26 @@ def _memory(request: PlanRequest, bound: StepBound) -> Infeasible:
     )
 
 
-def _too_slow(request: PlanRequest, bound: StepBound, table: BoundTable) -> Infeasible:
+def _too_slow(request: PlanRequest, space: StrategySpace) -> Infeasible:
     assert request.step_limit_s is not None
     name = "ttft" if request.setting.is_prefill else "tpot"
     does = "answers sooner" if request.setting.is_prefill else "steps faster"
-    step = np.where(table.fits_memory, bound.step_s(bound.smallest()), np.inf)
-    index = int(np.argmin(step))
-    floor = float(step[index])
+
+    def steps(bound: StepBound) -> FloatArray:
+        probe = bound.smallest()
+        fits, _ = feasible(bound, probe)
+        return np.where(fits, bound.step_s(probe), np.inf)
+
+    floor, fastest = _least(request, space, steps)
     relaxed = replace(request, step_limit_s=None)
-    term, seconds = floor_term(relaxed, bound.strategies.degrees(index))
+    term, seconds = floor_term(relaxed, fastest)
     return Infeasible(
         resource=name,
         needed=format_seconds(floor),
         available=format_seconds(request.step_limit_s),
         message=f"{name.upper()}: no layout {does} than {format_seconds(floor)}, the limit is "
         f"{format_seconds(request.step_limit_s)}; the fastest "
-        f"({_name(bound.strategies.degrees(index))}) spends most on "
+        f"({_name(fastest)}) spends most on "
         f"{term.replace('_', ' ')} ({format_seconds(seconds)})",
         remedies=(
             f"--{name} {format_seconds(floor * 1.01).replace(' ', '')} or more",

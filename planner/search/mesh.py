@@ -17,15 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
 from planner.cost.fabric import axis_groups, axis_key, axis_ops, shape_rate
-from planner.cost.price import NO_LINK, FabricRates, LinkRate, merge_rates, stack_rates
+from planner.cost.price import NO_LINK, LinkRate, merge_rates
 from planner.domain.curves import Op
 from planner.domain.degrees import Degrees
 from planner.domain.scale_up import GraphDomain
@@ -40,16 +37,8 @@ from planner.search.mapping import (
     map_cells,
     neighbours,
     slowest_rates,
-    split_load,
 )
-from planner.search.splits import (
-    SPLIT_FIELDS,
-    codes,
-    crowded_splits,
-    distinct_splits,
-    stage_chips,
-)
-from planner.search.strategies import Strategies, unit_of
+from planner.search.strategies import unit_of
 from planner.topology.collectives import send_recv_rate
 from planner.topology.graph import Topology
 from planner.topology.groups import (
@@ -234,18 +223,6 @@ class MeshMapper:
             self._samples[size, unit] = sample_cells(self.topology, size, unit)
         return self._samples[size, unit]
 
-    def near_column(self, splits: Strategies, axis: str) -> NDArray[np.int64]:
-        """Chips of a group that lies within a flat domain; 0 where that is not certain.
-
-        A cell that fits into a domain lies in one, and a split of a unit does. All that
-        counts is how many chips such a group has.
-        """
-        own: NDArray[np.int64] = getattr(splits, axis, splits.ep)
-        within = np.full(len(splits), self._is_flat and axis in SPLIT_FIELDS)
-        if axis in ("ep", "cp"):
-            within &= (stage_chips(splits) <= self._largest) | (own == 1)
-        return np.where(within & (own <= self._largest), own, 0)
-
     def _shapes(self, degrees: Degrees, unit: int, axis: str) -> set[frozenset[GroupShape]]:
         """Shapes of the groups of an axis on one cell of each kind, wounds overlooked."""
         size = degrees.stage_chips
@@ -349,71 +326,3 @@ def _in_order(cells: Sequence[tuple[int, ...]], degrees: Degrees) -> Cells:
         tuple(cells[replica * degrees.pp : (replica + 1) * degrees.pp])
         for replica in range(degrees.replicas)
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RateTable:
-    """Prices of the distinct splits of a stage, and which of them each strategy has.
-
-    ``rates`` are arrays over the splits, ``split`` has shape ``[strategies]``.
-    """
-
-    rates: FabricRates
-    split: NDArray[np.int64]
-
-    def select(self, picked: NDArray[np.int64] | NDArray[np.bool_]) -> RateTable:
-        """Those of a subset of the strategies."""
-        return RateTable(rates=self.rates, split=self.split[picked])
-
-    def expand(self) -> FabricRates:
-        """Prices of every axis, each an array over the strategies."""
-        return {key: rate.pick(self.split) for key, rate in self.rates.items()}
-
-
-def _axis_codes(
-    mapper: MeshMapper, splits: Strategies, axis: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Splits that price an axis differently: one of each, and which one every split is like."""
-    near = [mapper.near_column(splits, axis), codes([getattr(splits, n) for n in SPLIT_FIELDS])]
-    code = np.where(near[0] > 0, near[0], -1 - near[1])
-    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
-    return first, inverse.astype(np.int64)
-
-
-def strategy_rates(mapper: MeshMapper, strategies: Strategies) -> RateTable:
-    """Optimistic prices of all axes for every strategy."""
-    starts, split = distinct_splits(strategies)
-    splits = strategies.select(starts)
-    rates: Rates = {}
-    for axis, ops in ops_by_axis(mapper.topology).items():
-        first, alike = _axis_codes(mapper, splits, axis)
-        found = [mapper.axis_rates(splits.degrees(int(index)), axis) for index in first]
-        for op, own in zip(ops, zip(*found, strict=True), strict=True):
-            rates[axis, op] = stack_rates(own).pick(alike)
-    sizes, place = np.unique(stage_chips(splits), return_inverse=True)
-    hops = stack_rates([mapper.optimistic_hop(int(own)) for own in sizes])
-    rates["pp", Op.SEND_RECV] = hops.pick(place.astype(np.int64))
-    table = RateTable(rates=rates, split=split)
-    if not len(strategies) or not can_share(mapper.topology):
-        return table
-    return _crowded(mapper, strategies, splits, table)
-
-
-def _crowded(
-    mapper: MeshMapper, strategies: Strategies, splits: Strategies, table: RateTable
-) -> RateTable:
-    """Prices with a row of their own for splits whose cells are too many to be whole."""
-    topology = mapper.topology
-    crowded, rows, pieces = crowded_splits(topology, strategies, splits, table.split)
-    if not len(rows):
-        return table
-    extra = np.zeros(len(splits), dtype=np.int64)
-    extra[rows] = len(splits) + np.arange(len(rows))
-    every = np.concatenate([np.arange(len(splits)), rows])
-    rates = {key: rate.pick(every) for key, rate in table.rates.items()}
-    for op in ops_by_axis(topology)["ep"]:
-        loads = [split_load(topology, op, *pair) for pair in pieces]
-        least = np.concatenate([np.zeros(len(splits)), loads])
-        own = rates["ep", op]
-        rates["ep", op] = replace(own, s_per_byte=np.maximum(own.s_per_byte, least))
-    return RateTable(rates=rates, split=np.where(crowded, extra[table.split], table.split))

@@ -1,46 +1,44 @@
 """Bound, solve, prune: the search loop and its certificate.
 
-1. All strategies get an optimistic objective (:mod:`planner.search.bounds`).
-2. They are solved exactly in order of that bound; the best is the incumbent.
+1. All families of strategies get a floor, and the strategies of those that may be good an
+   optimistic objective (:mod:`planner.search.frontier`).
+2. These are solved exactly in order of that bound; the best is the incumbent. A family is opened
+   when no strategy has a smaller bound than its floor.
 3. The loop ends when the next bound cannot improve the incumbent by more than the gap, or
    when the time limit or Ctrl-C ends it (:mod:`planner.search.control`).
 
-The certificate's bound is the smallest optimistic objective among the strategies that were
-not solved and the incumbent itself: nothing in the space is better than that.
+The certificate's bound is the smallest of the floors of closed families, of the bounds of
+strategies that were not solved, and of the incumbent itself: nothing in the space is better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.routing import moe_shape
-from planner.domain.degrees import Degrees
 from planner.domain.layout import Certificate, Stopped
 from planner.domain.outcome import Infeasible
 from planner.domain.workload import Objective
-from planner.search.batch_bounds import BoundTable, best_batches, decided_batches
-from planner.search.bounds import StepBound
+from planner.search.batch_bounds import BoundTable
+from planner.search.bounds import IntArray
 from planner.search.control import SearchControl, UnfinishedError
+from planner.search.frontier import Frontier
 from planner.search.infeasible import explain
-from planner.search.mesh import MeshMapper, strategy_rates
+from planner.search.mesh import MeshMapper
 from planner.search.objective import UNITS, objective_value
 from planner.search.request import PlanRequest
 from planner.search.solve import Solved
-from planner.search.strategies import Strategies, enumerate_strategies, space_description
+from planner.search.space import StrategySpace, strategy_space
+from planner.search.strategies import Strategies
 from planner.search.survive import solver_for
 from planner.search.validate import RELATIVE_TOLERANCE
 
-# Strategies bounded at a time.
-CHUNK = 1 << 15
-# One of so many strategies is bounded before all others.
-SAMPLE = 128
 NUM_RUNNERS_UP = 4
-# A family that cannot come within this factor of the winner is not worth solving for show.
+# Kinds of strategies beyond these are not worth solving for show.
 MAX_RUNNER_UP_TRIES = 12
 
 
@@ -53,44 +51,6 @@ class SearchResult:
     certificate: Certificate
 
 
-def _silent(left: int) -> None:
-    """Tells nobody."""
-
-
-def bound_table(
-    request: PlanRequest, bound: StepBound, tell: Callable[[int], None] = _silent
-) -> BoundTable:
-    """Best optimistic batch and objective of every strategy.
-
-    Strategies are taken in chunks that stay in the processor's cache; ``tell`` is called
-    with the number that is left to bound before each.
-    """
-    n = len(bound.strategies)
-    tell(n)
-    if n <= CHUNK:
-        return _bound_chunk(request, bound)
-    if request.batch is None and request.objective is not Objective.LATENCY:
-        # A good objective, known early, ends the bisection of strategies that are far from it.
-        best_batches(bound.select(np.arange(SAMPLE // 2, n, SAMPLE)))
-    parts = []
-    for start in range(0, n, CHUNK):
-        tell(n - start)
-        part = bound.select(np.arange(start, min(start + CHUNK, n)))
-        parts.append(_bound_chunk(request, part))
-    return BoundTable(
-        **{
-            field.name: np.concatenate([getattr(part, field.name) for part in parts])
-            for field in fields(BoundTable)
-        }
-    )
-
-
-def _bound_chunk(request: PlanRequest, bound: StepBound) -> BoundTable:
-    if request.batch is None and request.objective is not Objective.LATENCY:
-        return best_batches(bound)
-    return decided_batches(bound)
-
-
 class _Search:
     """State of one search: incumbent, solved strategies, counts."""
 
@@ -99,7 +59,7 @@ class _Search:
         self.control = control
         self.mapper = MeshMapper.of(request.topology)
         self.solver = solver_for(request, self.mapper)
-        self.strategies = enumerate_strategies(request)
+        self.space = strategy_space(request)
         self.best: Solved | None = None
         self.best_value = float("inf")
         self.solved: dict[int, Solved | None] = {}
@@ -118,7 +78,11 @@ class _Search:
             )
         )
 
-    def solve(self, index: int, table: BoundTable) -> None:
+    def look(self) -> None:
+        """Bound the space, before anything is solved."""
+        self.frontier = Frontier(self.request, self.mapper, self.space, self.control.begin)
+
+    def solve(self, index: int) -> None:
         """Solve one strategy and keep it if it is the best so far.
 
         Raises
@@ -126,77 +90,102 @@ class _Search:
         UnfinishedError
             The search has been stopped meanwhile.
         """
-        degrees, most = self.strategies.degrees(index), int(table.most[index])
+        frontier = self.frontier
+        degrees, most = frontier.strategies.degrees(index), int(frontier.table.most[index])
         solved = self.control.attempt(lambda: self.solver.solve(degrees, most))
         self.solved[index] = solved
         if solved is not None and self.value(solved) < self.best_value:
             self.best, self.best_value = solved, self.value(solved)
             self.control.offer(self.best_value)
 
-    def tightened(self, index: int, table: BoundTable) -> float:
+    def tightened(self, index: int) -> float:
         """Proven bound of one strategy, at least its optimistic one."""
-        degrees = self.strategies.degrees(index)
+        table = self.frontier.table
+        degrees = self.frontier.strategies.degrees(index)
         found = self.solver.bound(degrees, int(table.most[index]))
         return float("inf") if found is None else max(found, float(table.objective[index]))
 
-    def run(self, table: BoundTable) -> float:
+    def run(self) -> float:
         """Solve in order of bound; return the smallest bound that was left unsolved."""
-        order = _order(table)
-        bounds = np.append(table.objective[order], np.inf)
-        self.control.begin(len(order), float(bounds[0]))
-        for position, index in enumerate(map(int, order)):
-            bound = float(bounds[position])
-            if self.control.enough(bound) or self.control.stopped():
-                return bound
+        order = _order(self.frontier.table)
+        self.control.begin(len(order), self._next(order, 0))
+        position = 0
+        while True:
+            bound, closed = self._next(order, position), self.frontier.closed_bound
+            least = min(bound, closed)
+            if self.control.enough(least) or self.control.stopped():
+                return least
+            if closed < bound or position >= len(order):
+                good = self.best_value * (1.0 - self.request.gap)
+                self.frontier.open_more(min(bound, good))
+                order, position = self._unsolved(), 0
+                continue
             try:
-                self.solve(index, table)
+                self.solve(int(order[position]))
             except UnfinishedError:
-                return bound
-            self.control.report(float(bounds[position + 1]))
-        return float("inf")
+                return least
+            position += 1
+            self.control.report(min(self._next(order, position), closed))
+
+    def _next(self, order: IntArray, position: int) -> float:
+        """Bound of the strategy at a place of the order; infinite behind its end."""
+        if position >= len(order):
+            return float("inf")
+        return float(self.frontier.table.objective[order[position]])
+
+    def _unsolved(self) -> IntArray:
+        """Strategies that are not solved, in order of their bound."""
+        order = _order(self.frontier.table)
+        return order[~np.isin(order, list(self.solved))]
 
 
-def _family(degrees: Degrees, num_experts: int) -> tuple[object, ...]:
-    """Layouts that people would call the same strategy.
+def _kinds(strategies: Strategies, num_experts: int) -> IntArray:
+    """Layouts that people would call the same strategy have the same number, shape ``[n]``.
 
     Splits of attention (data or tensor parallel), whether expert groups divide the experts
-    evenly, copies or none, stages and replicas tell families apart; the exact size does not.
+    evenly, copies or none, stages and replicas tell kinds apart; the exact size does not.
     """
-    return (
-        degrees.attn_tp > 1,
-        degrees.attn_dp > 1,
-        degrees.ep > 1,
-        num_experts % degrees.ep == 0,
-        degrees.num_slots > num_experts,
-        min(degrees.pp, 3),
-        min(degrees.replicas, 3),
-    )
+    columns: list[NDArray[np.int64 | np.bool_]] = [
+        strategies.attn_tp > 1,
+        strategies.attn_dp > 1,
+        strategies.ep > 1,
+        num_experts % strategies.ep == 0,
+        strategies.num_slots > num_experts,
+        np.minimum(strategies.pp, 3),
+        np.minimum(strategies.replicas, 3),
+    ]
+    code = np.zeros(len(strategies), dtype=np.int64)
+    for column in columns:
+        code = code * 4 + column
+    return code
 
 
-def runners_up(search: _Search, table: BoundTable, best: Solved) -> tuple[Solved, ...]:
-    """Solve the most promising strategy of each other family, best first."""
+def runners_up(search: _Search, best: Solved) -> tuple[Solved, ...]:
+    """Solve the most promising strategy of each other kind, best first."""
     shape = moe_shape(search.request.setting.model)
     num_experts = 1 if shape is None else shape[0]
-    seen = {_family(best.assignment.degrees, num_experts)}
+    frontier = search.frontier
+    if search.control.stopped():
+        return ()
+    frontier.open_kinds(_kinds(search.space.families, num_experts), MAX_RUNNER_UP_TRIES)
+    kinds = _kinds(frontier.strategies, num_experts)
+    mine = next(int(kinds[i]) for i, solved in search.solved.items() if solved is best)
+    order = _order(frontier.table)
+    firsts = np.sort(np.unique(kinds[order], return_index=True)[1])
     found: list[Solved] = []
-    tries = 0
-    for index in map(int, _order(table)):
-        family = _family(search.strategies.degrees(index), num_experts)
-        if family in seen:
-            continue
-        seen.add(family)
-        tries += 1
+    others = [int(i) for i in order[firsts] if kinds[i] != mine]
+    for index in others[:MAX_RUNNER_UP_TRIES]:
         if search.control.stopped():
             break
         try:
             if index not in search.solved:
-                search.solve(index, table)
+                search.solve(index)
         except UnfinishedError:
             break
         solved = search.solved[index]
         if solved is not None:
             found.append(solved)
-        if len(found) >= NUM_RUNNERS_UP or tries >= MAX_RUNNER_UP_TRIES:
+        if len(found) >= NUM_RUNNERS_UP:
             break
     return tuple(sorted(found, key=search.value))
 
@@ -207,13 +196,14 @@ def _order(table: BoundTable) -> NDArray[np.int64]:
     return order[: np.count_nonzero(np.isfinite(table.objective))]
 
 
-def solved_bound(search: _Search, table: BoundTable, left: float) -> float:
+def solved_bound(search: _Search, left: float) -> float:
     """Smallest objective that any solved strategy could still have.
 
     A solved strategy keeps its optimistic bound unless that would dominate the
     certificate; then the bound is tightened with exact stages and placement bounds, unless
     the search has been stopped for a while.
     """
+    table = search.frontier.table
     floor = min(left, search.best_value)
     for index in sorted(search.solved, key=lambda i: float(table.objective[i])):
         optimistic = float(table.objective[index])
@@ -222,13 +212,13 @@ def solved_bound(search: _Search, table: BoundTable, left: float) -> float:
         if search.control.is_overdue():
             return optimistic
         try:
-            floor = min(floor, search.control.attempt(partial(search.tightened, index, table)))
+            floor = min(floor, search.control.attempt(partial(search.tightened, index)))
         except UnfinishedError:
             return optimistic
     return floor
 
 
-def dominated_count(request: PlanRequest, strategies: Strategies) -> int:
+def dominated_count(request: PlanRequest, space: StrategySpace) -> int:
     """Strategies left out since the same with more replicas is in the space and as good.
 
     That holds where cells of a size are alike, so neither on wounded machines nor beside
@@ -239,17 +229,16 @@ def dominated_count(request: PlanRequest, strategies: Strategies) -> int:
     alike = topology.wounded is None and not topology.spared.excluded
     if request.objective is Objective.COST or not (free and alike):
         return 0
-    return int((strategies.replicas - 1).sum())
+    fewer = space.pipe_totals(space.pipes.rows[:, 2] - 1)
+    return int((space.copy_counts * fewer).sum())
 
 
-def _certificate(
-    search: _Search, table: BoundTable, left: float, statistics: tuple[int, int]
-) -> Certificate:
-    enumerated, unplaceable = statistics
-    bound = solved_bound(search, table, left)
-    memory = int((~table.fits_memory).sum())
-    tpot = int((table.fits_memory & ~table.meets_tpot).sum())
+def _certificate(search: _Search, left: float) -> Certificate:
+    frontier = search.frontier
+    bound = solved_bound(search, left)
     solved = len(search.solved)
+    enumerated = len(search.space)
+    memory, tpot = frontier.infeasible
     gap = (search.best_value - bound) / search.best_value
     why: Stopped = search.control.why
     if why in ("gap", "exhausted") and gap > search.request.gap * (1 + RELATIVE_TOLERANCE):
@@ -262,12 +251,12 @@ def _certificate(
         enumerated=enumerated,
         infeasible_memory=memory,
         infeasible_tpot=tpot,
-        infeasible_placement=unplaceable,
+        infeasible_placement=sum(found is None for found in search.solved.values()),
         pruned=enumerated - memory - tpot - solved,
         solved=solved,
-        dominated=dominated_count(search.request, search.strategies),
+        dominated=dominated_count(search.request, search.space),
         stopped=why,
-        space=space_description(search.strategies),
+        space=search.space.description(),
     )
 
 
@@ -296,28 +285,26 @@ def solve_unproved(request: PlanRequest) -> tuple[Solved, float] | None:
     What a study of given degrees asks hundreds of times; None where nothing fits.
     """
     search = _Search(request, SearchControl(request.gap))
-    if len(search.strategies) == 0:
+    if len(search.space) == 0:
         return None
-    rates = strategy_rates(search.mapper, search.strategies)
-    search.run(bound_table(request, StepBound(request, search.strategies, rates)))
+    search.look()
+    search.run()
     return None if search.best is None else (search.best, search.best_value)
 
 
 def _search(search: _Search) -> SearchResult | Infeasible:
-    request, strategies = search.request, search.strategies
-    if len(strategies) == 0:
-        return explain(request, strategies, None)
-    bound = StepBound(request, strategies, strategy_rates(search.mapper, strategies))
-    table = bound_table(request, bound, search.control.begin)
-    left = search.run(table)
+    request = search.request
+    if len(search.space) == 0:
+        return explain(request, search.space, (0, 0))
+    search.look()
+    left = search.run()
     if search.best is None:
-        return explain(request, strategies, (bound, table))
+        return explain(request, search.space, search.frontier.infeasible)
     best = search.best
-    others = runners_up(search, table, best)
+    others = runners_up(search, best)
     # A runner-up may turn out better than the incumbent within the gap: keep the best.
     assert search.best is not None
     if search.best is not best:
         others = (best, *(other for other in others if other is not search.best))
-    unplaceable = sum(solved is None for solved in search.solved.values())
-    certificate = _certificate(search, table, left, (len(strategies), unplaceable))
+    certificate = _certificate(search, left)
     return SearchResult(best=search.best, runners_up=others, certificate=certificate)

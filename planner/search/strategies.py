@@ -39,25 +39,13 @@ from planner.cost.routing import moe_shape
 from planner.cost.step import layer_groups
 from planner.domain.curves import Op
 from planner.domain.degrees import Degrees, OverlapMode
-from planner.domain.model import LinearAttention, MoeFfn
+from planner.domain.model import LinearAttention
 from planner.domain.question import permits
 from planner.domain.workload import Objective, TimeModel
 from planner.search.request import PlanRequest
-from planner.topology.groups import group_shape, max_cells
+from planner.topology.groups import group_shape
 
 IntArray = NDArray[np.int64]
-
-SPLIT_FIELDS = (
-    "attn_tp",
-    "attn_dp",
-    "ep",
-    "expert_tp",
-    "num_slots",
-    "cp",
-    "overlap",
-    "draft",
-)
-PIPELINE_FIELDS = ("pp", "microbatches", "replicas")
 
 MAX_EXTRA_SLOTS = 3
 MAX_STAGES = 64
@@ -98,6 +86,13 @@ class Strategies:
         numbers = {f.name: int(getattr(self, f.name)[index]) for f in fields(self)}
         mode = OverlapMode(numbers.pop("overlap"))
         return Degrees(**numbers, overlap=mode)
+
+
+def join_strategies(parts: list[Strategies]) -> Strategies:
+    """Strategies of several sets, behind each other."""
+    return Strategies(
+        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Strategies)}
+    )
 
 
 def divisors(number: int) -> list[int]:
@@ -147,6 +142,14 @@ def unit_of(attn_tp: int, expert_tp: int, largest_domain: int) -> int | None:
         return unit
     inner = [degree for degree in (attn_tp, expert_tp) if degree <= largest_domain]
     return max(inner, default=1) if len(inner) < 2 else None
+
+
+def units_of(attn_tp: IntArray, expert_tp: IntArray, largest_domain: int) -> IntArray:
+    """:func:`unit_of` of many pairs, 0 where the two groups cannot share a domain."""
+    unit = np.lcm(attn_tp, expert_tp)
+    near = attn_tp <= largest_domain, expert_tp <= largest_domain
+    one = np.where(near[0], attn_tp, np.where(near[1], expert_tp, 1))
+    return np.where(unit <= largest_domain, unit, np.where(near[0] & near[1], 0, one))
 
 
 def slot_counts(num_experts: int, ep: int, copies: int = 1) -> list[int]:
@@ -242,29 +245,6 @@ def draft_lengths(request: PlanRequest) -> list[int]:
     return sorted(range(MAX_DRAFT + 1) if allowed is None else allowed)
 
 
-def _expert_choices(request: PlanRequest, size: int) -> Iterator[tuple[int, int, int]]:
-    """``(ep, expert_tp, num_slots)`` that fit a stage of ``size`` chips."""
-    limits = request.limits
-    shape = moe_shape(request.setting.model)
-    if shape is None:
-        if permits(limits.ep, 1) and permits(limits.expert_tp, 1):
-            yield 1, 1, 0
-        return
-    for ep in divisors(size):
-        expert_tp = size // ep
-        if not (permits(limits.ep, ep) and permits(limits.expert_tp, expert_tp)):
-            continue
-        if expert_tp > MAX_EXPERT_TP:
-            continue
-        counts = {
-            *slot_counts(shape[0], ep),
-            *(slot_counts(shape[0], ep, 2) if request.units else ()),
-        }
-        for slots in sorted(counts):
-            if permits(limits.slots, slots) and slots >= ep:
-                yield ep, expert_tp, slots
-
-
 def microbatch_counts(num_layers: int, pp: int, every: bool = False) -> frozenset[int]:
     """Microbatches in flight that are worth trying in a pipeline of ``pp`` stages.
 
@@ -286,8 +266,12 @@ def microbatch_counts(num_layers: int, pp: int, every: bool = False) -> frozense
     return frozenset({*few, *range(low, pp, pp // 8), pp, pp + 1, 2 * pp})
 
 
-def _pipeline_choices(request: PlanRequest, cells: int) -> Iterator[tuple[int, int, int]]:
-    """``(pp, microbatches, replicas)`` for ``cells`` stages on the machine."""
+def pipelines(request: PlanRequest, cells: int, attn_dp: int = 0) -> Iterator[tuple[int, int, int]]:
+    """``(pp, microbatches, replicas)`` for ``cells`` stages on the machine.
+
+    ``attn_dp`` counts where the product with the replicas is limited. Every microbatch of every
+    replica holds at least one sequence of a batch that is given.
+    """
     limits = request.limits
     num_layers = len(request.setting.model.layers)
     fewer = request.objective is Objective.COST and request.batch is not None
@@ -306,110 +290,7 @@ def _pipeline_choices(request: PlanRequest, cells: int) -> Iterator[tuple[int, i
                 # Every microbatch of every replica must hold at least one sequence.
                 most = min(most, request.batch // microbatches)
             for replicas in range(1 if fewer else max(most, 1), most + 1):
+                if limits.dp is not None and attn_dp * replicas not in limits.dp:
+                    continue
                 if permits(limits.replicas, replicas):
                     yield pp, microbatches, replicas
-
-
-def _splits(request: PlanRequest) -> dict[int, list[tuple[int, ...]]]:
-    """Every way to split a stage, with what overlaps and drafts, by cells that the machine holds.
-
-    Values are in the order of ``SPLIT_FIELDS``.
-    """
-    dense = not any(isinstance(layer.ffn, MoeFfn) for layer in request.setting.model.layers)
-    most_tp = max_attn_tp(request)
-    largest = request.topology.largest_open
-    drafts = draft_lengths(request)
-    most_halved = request.setting.new_tokens or math.inf
-    shares: dict[int, bool] = {}
-    cells: dict[tuple[int, int], int] = {}
-    modes = {axes: overlap_modes(request, axes) for axes in OverlapMode}
-    found: dict[int, list[tuple[int, ...]]] = {}
-    for size in stage_sizes(request):
-        experts = list(_expert_choices(request, size))
-        for attn_tp in divisors(size):
-            if attn_tp > most_tp or not permits(request.limits.tp, attn_tp):
-                continue
-            if request.limits.cp is None and attn_tp not in shares:
-                shares[attn_tp] = shares_contexts(request, attn_tp)
-            ways = context_ways(request, size, attn_tp, shares.get(attn_tp, False))
-            if dense:
-                ways = [cp for cp in ways if cp * attn_tp == size]
-            for ep, expert_tp, slots in experts:
-                unit = unit_of(attn_tp, expert_tp, largest)
-                if unit is None or size % unit:
-                    continue
-                if (size, unit) not in cells:
-                    cells[size, unit] = max_cells(request.topology, size, unit)
-                rows = found.setdefault(cells[size, unit], [])
-                for cp in ways:
-                    attn_dp = size // (attn_tp * cp)
-                    given = (attn_tp, attn_dp, ep, expert_tp, slots, cp)
-                    axes = OverlapMode.TP if attn_tp > 1 else OverlapMode.NONE
-                    if not dense and attn_dp * cp > 1:
-                        axes = OverlapMode(axes | OverlapMode.EP)
-                    for mode in modes[axes]:
-                        # Halves of a rank's fraction of a prompt's token would make steps jump.
-                        if cp == 1 or mode is OverlapMode.NONE or cp < most_halved:
-                            rows += [(*given, int(mode), draft) for draft in drafts]
-    return found
-
-
-def enumerate_strategies(request: PlanRequest) -> Strategies:
-    """All strategies of the request's space.
-
-    Returns
-    -------
-    Strategies
-        Possibly empty, when the limits exclude everything.
-    """
-    columns: dict[str, list[IntArray]] = {f.name: [] for f in fields(Strategies)}
-    for cells, splits in _splits(request).items():
-        rows = list(_pipeline_choices(request, cells))
-        own = np.array(splits, dtype=np.int64).reshape(-1, len(SPLIT_FIELDS))
-        pipelines = np.array(rows, dtype=np.int64).reshape(-1, len(PIPELINE_FIELDS))
-        for place, name in enumerate(SPLIT_FIELDS):
-            columns[name].append(np.repeat(own[:, place], len(pipelines)))
-        for place, name in enumerate(PIPELINE_FIELDS):
-            columns[name].append(np.tile(pipelines[:, place], len(own)))
-    nothing = np.empty(0, dtype=np.int64)
-    found = Strategies(
-        **{name: np.concatenate([nothing, *columns.pop(name)]) for name in [*columns]}
-    )
-    dp = request.limits.dp
-    if dp is not None:
-        found = found.select(np.isin(found.attn_dp * found.replicas, sorted(dp)))
-    return found.select(_may_survive(request, found)) if request.units else found
-
-
-def _may_survive(request: PlanRequest, found: Strategies) -> NDArray[np.bool_]:
-    """Strategies with two attention groups, and two copies of all experts or two replicas."""
-    shape = moe_shape(request.setting.model)
-    copies = found.num_slots >= 2 * shape[0] if shape else np.zeros(len(found), dtype=np.bool_)
-    return np.asarray((copies | (found.replicas > 1)) & (found.attn_dp * found.replicas > 1))
-
-
-def space_description(strategies: Strategies) -> dict[str, str]:
-    """Values that each degree takes in the space, for the certificate.
-
-    Contexts are shared under some values of ``attn_tp`` alone: those are named too.
-    """
-    found = {
-        f.name: _ranges(np.unique(getattr(strategies, f.name)).tolist()) for f in fields(Strategies)
-    }
-    modes = [OverlapMode(mode).label for mode in np.unique(strategies.overlap).tolist()]
-    sharing = np.unique(strategies.attn_tp[strategies.cp > 1]).tolist()
-    return {**found, "overlap": " | ".join(modes), "attn_tp with cp": _ranges(sharing)}
-
-
-def _ranges(values: list[int]) -> str:
-    """Write ascending values as ``1..8,12,16``."""
-    parts: list[str] = []
-    start = 0
-    for position in range(1, len(values) + bool(values)):
-        ends_run = position == len(values) or values[position] != values[position - 1] + 1
-        if not ends_run:
-            continue
-        run = values[start:position]
-        parts.append(f"{run[0]}..{run[-1]}" if len(run) > 2 else ",".join(map(str, run)))
-        start = position
-    return ",".join(parts)

@@ -37,6 +37,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from planner.domain.curves import Curve, Op
 from planner.domain.hardware import Fabric
 from planner.domain.scale_up import MeshDomain, SwitchDomain, Torus
@@ -44,8 +47,10 @@ from planner.topology.boxes import gather_load, worst_axis_load
 from planner.topology.graph import Topology
 from planner.topology.groups import GroupShape
 from planner.topology.network import LEAF_SPINE, NIC
-from planner.topology.rate import CollectiveRate
+from planner.topology.rate import ArrayRate, CollectiveRate
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 EXCHANGES = (Op.ALL_TO_ALL, Op.DISPATCH, Op.COMBINE)
 GATHERS = (Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_REDUCE)
 
@@ -223,4 +228,61 @@ def across_rate(
         s_per_byte=s_per_byte,
         fill_s=outside.fill_s,
         link=link,
+    )
+
+
+def inside_exchange(topology: Topology, op: Op, piece: int) -> float:
+    """Seconds per byte of an exchange among ``piece`` chips of a flat domain; 0 for one chip."""
+    scale_up = topology.spec.scale_up
+    assert isinstance(scale_up, SwitchDomain | MeshDomain)
+    if piece == 1:
+        return 0.0
+    load = _inside_load(scale_up, op, GroupShape(pieces=(piece,)))
+    return load / scale_up.curves.of(op).derate
+
+
+def exchange_between_domains(
+    topology: Topology, op: Op, size: Ints, parts: tuple[Ints, Ints, Floats]
+) -> ArrayRate:
+    """:func:`across_rate` of many exchanges on flat domains without oversubscribed leaves.
+
+    Parameters
+    ----------
+    size : array of int, shape ``[n]``
+        Chips of each group, which spans several domains.
+    parts : (array, array, array), shape ``[n]`` each
+        Chips of its smallest and of its largest piece, and :func:`inside_exchange` of the latter.
+    """
+    least, most, inside = parts
+    curve = outside_curve(topology, op)
+    across = (1 - least / size) / _nic_bytes_per_s(topology) / curve.derate
+    return _array_rate(curve, np.ones(len(size)), np.maximum(inside * (most / size), across))
+
+
+def least_between_domains(topology: Topology, op: Op, size: Ints, widest: int) -> ArrayRate:
+    """Price that no groups of ``size`` chips over several domains can beat, shape ``[n]``.
+
+    They span ``M >= max(2, ceil(size / widest))`` domains, and their smallest piece has at
+    most ``size / M`` chips; traffic and steps inside domains are left out. Every form of the
+    table of this module grows with ``M``.
+    """
+    domains = np.maximum(2, -(-size // widest))
+    curve = outside_curve(topology, op)
+    load = (1 - 1 / domains) if op in EXCHANGES else _phases(op) * (domains - 1) / size
+    steps = np.array([num_steps(op, count) for count in domains.tolist()], dtype=float)
+    return _array_rate(curve, steps, load / _nic_bytes_per_s(topology) / curve.derate)
+
+
+def _nic_bytes_per_s(topology: Topology) -> float:
+    fabric = topology.spec.scale_out
+    if fabric is None:
+        raise ValueError("a group across domains needs a scale-out fabric")
+    return fabric.chip_bytes_per_s
+
+
+def _array_rate(curve: Curve, steps: Floats, s_per_byte: Floats) -> ArrayRate:
+    return ArrayRate(
+        latency_s=curve.base_s + steps * curve.step_s,
+        s_per_byte=np.asarray(s_per_byte),
+        fill_s=np.full(len(steps), curve.fill_s),
     )

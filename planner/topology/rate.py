@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class Algorithm(StrEnum):
     """Ways to run a collective."""
@@ -32,6 +35,15 @@ class CollectiveRate:
         """Time of one call."""
         wire = num_bytes * self.s_per_byte
         return self.latency_s + wire + 2 * math.sqrt(self.fill_s * wire)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArrayRate:
+    """Prices of many collectives: the fields of :class:`CollectiveRate` as arrays."""
+
+    latency_s: NDArray[np.float64]
+    s_per_byte: NDArray[np.float64]
+    fill_s: NDArray[np.float64]
 
 
 FREE = CollectiveRate(latency_s=0.0, s_per_byte=0.0)

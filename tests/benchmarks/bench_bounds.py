@@ -16,10 +16,11 @@ from planner.cost.step import Setting
 from planner.domain.question import DegreeLimits
 from planner.domain.workload import Objective, TimeModel
 from planner.search.bounds import StepBound, feasible
-from planner.search.mesh import MeshMapper, strategy_rates
-from planner.search.plan import CHUNK, bound_table
+from planner.search.frontier import CHUNK, Frontier
+from planner.search.mesh import MeshMapper
+from planner.search.rates import strategy_rates
 from planner.search.request import PlanRequest
-from planner.search.strategies import enumerate_strategies
+from planner.search.space import runs, strategy_space
 from planner.topology.build import build_topology
 
 
@@ -39,30 +40,33 @@ def request(racks):
         uniform=True,
         objective=Objective.THROUGHPUT,
         limits=DegreeLimits(),
-        tpot_s=0.02,
+        step_limit_s=0.02,
     )
 
 
 if __name__ == "__main__":
-    for racks in (1, 8):
+    for racks in (1, 8, 64):
         asked = request(racks)
         start = time.process_time()
-        strategies = enumerate_strategies(asked)
+        space = strategy_space(asked)
         enumerated = time.process_time()
-        rates = strategy_rates(MeshMapper.of(asked.topology), strategies)
-        priced = time.process_time()
-        bound = StepBound(asked, strategies, rates)
-        bound_table(asked, bound)
+        frontier = Frontier(asked, MeshMapper.of(asked.topology), space)
         bounded = time.process_time()
-        part = bound.select(np.arange(min(len(strategies), CHUNK)))
-        feasible(part, part.tokens(np.full(1, 64.0)))
+        counted = sum(frontier.infeasible)
+        done = time.process_time()
+        rates = strategy_rates(MeshMapper.of(asked.topology), space.families)
+        run = next(runs(space.counts, CHUNK))
+        strategies, family = space.expand(np.arange(run.stop))
+        bound = StepBound(asked, strategies, rates.select(family))
+        feasible(bound, bound.probe(64 * bound.full))
         once = time.process_time()
         for sequences in range(65, 75):
-            feasible(part, part.tokens(np.full(1, float(sequences))))
-        evaluated = (time.process_time() - once) / 10 / len(part.strategies)
-        n = len(strategies)
+            feasible(bound, bound.probe(sequences * bound.full))
+        evaluated = (time.process_time() - once) / 10 / len(strategies)
+        n = len(space)
         print(
-            f"{racks} racks: {n:,} strategies, enumerated in {enumerated - start:.2f} s, links "
-            f"{priced - enumerated:.2f} s, best batches {bounded - priced:.2f} s "
-            f"({n / (bounded - priced) / 1e6:.2f} M/s), one evaluation {1e-6 / evaluated:.2f} M/s"
+            f"{racks} racks: {n:,} strategies in {len(space.families):,} families, listed in "
+            f"{enumerated - start:.2f} s, best batches {bounded - enumerated:.2f} s "
+            f"({n / (bounded - enumerated) / 1e6:.1f} M/s), {counted:,} infeasible ones counted "
+            f"in {done - bounded:.2f} s, one evaluation alone {1e-6 / evaluated:.2f} M/s"
         )

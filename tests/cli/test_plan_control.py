@@ -11,6 +11,7 @@ import pytest
 from planner.api import plan
 from planner.cli.main import run
 from planner.domain.question import DegreeLimits, Question
+from planner.search import frontier
 from planner.search import plan as search
 
 QUESTION = Question(model="llama-3.1-70b", machine="h100-hgx", nodes=2, context_tokens=8192)
@@ -20,13 +21,13 @@ COMMAND = ["plan", "llama-3.1-70b", "--on", "h100-hgx", "--nodes", "2", "--conte
 @pytest.fixture
 def loose(monkeypatch):
     """Bounds half as large: still valid, but the first layout proves nothing."""
-    real = search.bound_table
 
-    def half(*given):
-        table = real(*given)
-        return replace(table, objective=table.objective / 2)
+    class Half(frontier.Frontier):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self.table = replace(self.table, objective=self.table.objective / 2)
 
-    monkeypatch.setattr(search, "bound_table", half)
+    monkeypatch.setattr(search, "Frontier", Half)
 
 
 def words(text):
@@ -123,7 +124,7 @@ def test_ctrl_c_before_the_first_layout(monkeypatch, capsys):
     def press(*_):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(search, "bound_table", press)
+    monkeypatch.setattr(frontier, "bound_chunk", press)
     assert run(COMMAND) == 130
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.strip() == "interrupted"

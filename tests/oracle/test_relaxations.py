@@ -12,15 +12,16 @@ from planner.cost.routing import map_load, moe_shape, touched_bound
 from planner.domain.assignment import SlotMap
 from planner.domain.workload import Objective
 from planner.search.bounds import StepBound
-from planner.search.mesh import MeshMapper, strategy_rates
-from planner.search.plan import bound_table
+from planner.search.frontier import bound_table
+from planner.search.mesh import MeshMapper
+from planner.search.rates import strategy_rates
 from planner.search.recheck_case import RecheckCase
 from planner.search.recheck_compare import Comparison
 from planner.search.recheck_experts import even_slots, hottest_floor, touched_floor
 from planner.search.recheck_refine import Refinement
 from planner.search.recheck_space import Space
 from planner.search.solve import StrategySolver
-from planner.search.strategies import enumerate_strategies
+from planner.search.space import enumerate_strategies
 
 BLOCKS = 4
 SEEDS_PER_BLOCK = 20

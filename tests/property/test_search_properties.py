@@ -12,12 +12,13 @@ from planner.cost.runs.gemm import sustained_chip
 from planner.cost.step import Setting
 from planner.domain.workload import Objective, Phase, TimeModel
 from planner.search.bounds import StepBound
-from planner.search.mesh import MeshMapper, strategy_rates
-from planner.search.plan import bound_table
+from planner.search.frontier import bound_table
+from planner.search.mesh import MeshMapper
+from planner.search.rates import strategy_rates
 from planner.search.request import PlanRequest
 from planner.search.solve import StrategySolver
+from planner.search.space import enumerate_strategies
 from planner.search.stages import StageCosts, cut_stages
-from planner.search.strategies import enumerate_strategies
 from planner.topology.build import build_topology
 
 

@@ -18,7 +18,7 @@ from planner.cost.routing import moe_shape
 from planner.domain.dtypes import DType
 from planner.domain.scale_up import Torus
 from planner.domain.workload import Objective
-from planner.search.strategies import enumerate_strategies
+from planner.search.space import enumerate_strategies
 from planner.validation.machines import sized_machine
 
 ROWS = Path(__file__).parent / "measured" / "visible.csv"

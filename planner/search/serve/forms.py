@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from planner.cost.block import ceil_div
 from planner.search.batch_bounds import BoundTable
-from planner.search.bounds import StepBound
-from planner.search.mesh import MeshMapper, strategy_rates
-from planner.search.plan import bound_table
+from planner.search.frontier import bounded
+from planner.search.mesh import MeshMapper
 from planner.search.request import PlanRequest
 from planner.search.solve import Solved, StrategySolver
+from planner.search.space import StrategySpace, strategy_space
 from planner.search.splits import stage_chips
-from planner.search.strategies import Strategies, enumerate_strategies
+from planner.search.strategies import Strategies
 
 # The rest of a form's strategies may be better than its best one by this share of the gap.
 TOLERANCE = 0.25
@@ -87,6 +87,10 @@ class FormTable:
         On the block, with one replica.
     per_request : float
         Tokens of the phase per request.
+    space : StrategySpace
+        All strategies; ``strategies`` and ``table`` are those that may meet the limits.
+    infeasible : (int, int)
+        Strategies of the space over memory, and those that are too slow alone.
     by_form : mapping
         Strategies of every form, best bound first.
     rate_bounds : mapping
@@ -95,9 +99,10 @@ class FormTable:
 
     request: PlanRequest
     per_request: float
+    space: StrategySpace
     strategies: Strategies
-    bound: StepBound | None
-    table: BoundTable | None
+    table: BoundTable
+    infeasible: tuple[int, int]
     by_form: dict[Form, NDArray[np.int64]]
     rate_bounds: dict[Form, float]
     num_solved: int = 0
@@ -109,29 +114,19 @@ class FormTable:
     @classmethod
     def of(cls, request: PlanRequest, per_request: float) -> FormTable:
         """Bound every strategy of a phase."""
-        every = enumerate_strategies(request)
+        every = strategy_space(request)
         largest = request.topology.largest_open
-        strategies = every.select(_is_even(every, largest))
-        if not len(strategies):
-            return cls(
-                request=request,
-                per_request=per_request,
-                strategies=strategies,
-                bound=None,
-                table=None,
-                by_form={},
-                rate_bounds={},
-            )
+        space = every.only(_is_even(every.families, largest))
         mapper = MeshMapper.of(request.topology)
-        bound = StepBound(request, strategies, strategy_rates(mapper, strategies))
-        table = bound_table(request, bound)
+        strategies, table, infeasible = bounded(request, mapper, space)
         by_form, rates = _forms(strategies, table, largest)
         return cls(
             request=request,
             per_request=per_request,
+            space=space,
             strategies=strategies,
-            bound=bound,
             table=table,
+            infeasible=infeasible,
             by_form=by_form,
             rate_bounds={form: rate / per_request for form, rate in rates.items()},
             _mapper=mapper,
@@ -155,7 +150,6 @@ class FormTable:
         key : float
             What ``limit_of`` depends on: progress under equal keys is kept.
         """
-        assert self.table is not None
         so_far = self._progress.setdefault((form, key), _Progress())
         loose = 1.0 + TOLERANCE * self.request.gap
         order = self.by_form[form]
@@ -201,7 +195,6 @@ class FormTable:
     def _solve(self, index: int, limit: float | None) -> Solved | None:
         key = (index, limit)
         if key not in self._solved:
-            assert self.table is not None
             degrees, most = self.strategies.degrees(index), int(self.table.most[index])
             self._solved[key] = self._solver(limit).solve(degrees, most)
             self.num_solved += 1
@@ -209,14 +202,12 @@ class FormTable:
 
     def _beyond(self, index: int) -> float:
         """Requests per second that no layout of a strategy exceeds, found quickly."""
-        assert self.table is not None
         solver = self._solver(self.request.step_limit_s)
         found = solver.rate_beyond(self.strategies.degrees(index), int(self.table.most[index]))
         return found * self.request.setting.sequence_tokens / self.per_request
 
     def _tightened(self, index: int, optimistic: float) -> float:
         """Requests per second that no layout of a strategy exceeds."""
-        assert self.table is not None
         degrees = self.strategies.degrees(index)
         value = self._solver(self.request.step_limit_s).bound(degrees, int(self.table.most[index]))
         if value is None:
@@ -232,7 +223,7 @@ def _is_even(strategies: Strategies, largest: int) -> NDArray[np.bool_]:
     # Groups that exceed a domain span whole pieces; the unit is then that of the other group.
     smaller = np.minimum(strategies.attn_tp, strategies.expert_tp)
     unit = np.where(unit > largest, np.where(smaller <= largest, smaller, 1), unit)
-    even: NDArray[np.bool_] = (size % domains == 0) & ((size // domains) % unit == 0)
+    even: NDArray[np.bool_] = (size % domains == 0) & (size // domains % unit == 0)
     return np.where(domains == 1, True, even)
 
 

@@ -25,10 +25,7 @@ _FOREIGN = ("--nodes", "--racks", "--slices", "--batch", "--context", "--seq")
 
 def one_pool(name: str, table: FormTable, topology: Topology) -> Infeasible:
     """Why a pool has no worker."""
-    bounds = None
-    if table.bound is not None and table.table is not None:
-        bounds = (table.bound, table.table)
-    found = explain(table.request, table.strategies, bounds)
+    found = explain(table.request, table.space, table.infeasible)
     kept = tuple(text for text in found.remedies if not text.startswith(_FOREIGN))
     return structs.replace(
         found,

@@ -22,7 +22,6 @@ from planner.search.serve.infeasible import no_pair, one_pool
 from planner.search.serve.pairs import PairTable
 from planner.search.serve.place import place_pools, repeated
 from planner.search.solve import Solved
-from planner.search.strategies import space_description
 from planner.search.validate import RELATIVE_TOLERANCE
 from planner.topology.groups import cell_room
 
@@ -232,18 +231,16 @@ class ServeSearch:
         return float(together.chips_used) if enough else math.inf
 
     def _certificate(self, left: float) -> Certificate:
-        tables = [own.table for own in (self.prefill, self.decode)]
-        memory = sum(int((~own.fits_memory).sum()) for own in tables if own is not None)
-        late = sum(
-            int((own.fits_memory & ~own.meets_tpot).sum()) for own in tables if own is not None
-        )
-        enumerated = len(self.prefill.strategies) + len(self.decode.strategies)
+        tables = (self.prefill, self.decode)
+        memory = sum(own.infeasible[0] for own in tables)
+        late = sum(own.infeasible[1] for own in tables)
+        enumerated = len(self.prefill.space) + len(self.decode.space)
         solved = self.prefill.num_solved + self.decode.num_solved
         bound = min(self.best_value, left, self.settled)
         space = {
             f"{name} {axis}": values
             for name, own in (("prefill", self.prefill), ("decode", self.decode))
-            for axis, values in space_description(own.strategies).items()
+            for axis, values in own.space.description().items()
         }
         return Certificate(
             objective=self.best_value,

@@ -13,9 +13,9 @@ from planner.domain.assignment import Assignment
 from planner.domain.degrees import Degrees, OverlapMode
 from planner.domain.workload import Objective, TimeModel
 from planner.search.request import PlanRequest
+from planner.search.space import enumerate_strategies
 from planner.search.strategies import (
     draft_lengths,
-    enumerate_strategies,
     microbatch_counts,
     overlap_modes,
     shares_contexts,

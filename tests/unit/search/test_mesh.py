@@ -16,7 +16,8 @@ from planner.domain.degrees import Degrees
 from planner.domain.hardware import Wounds
 from planner.search.mapping import can_share, map_cells, most_cells
 from planner.search.mapping_model import solve_mapping
-from planner.search.mesh import MeshMapper, strategy_rates
+from planner.search.mesh import MeshMapper
+from planner.search.rates import strategy_rates
 from planner.search.strategies import Strategies
 from planner.topology.build import build_topology
 from planner.topology.groups import max_cells
