@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from planner.cost.routing import moe_shape
 from planner.domain.assignment import Assignment, SlotMap
 from planner.domain.degrees import Degrees
 from planner.domain.outcome import Infeasible
@@ -14,6 +15,7 @@ from planner.search.plan import SearchResult, search_layout
 from planner.search.replan_cells import substituted
 from planner.search.replan_request import ReplanRequest, transition
 from planner.search.request import PlanRequest
+from planner.search.strategies import slot_counts
 
 Maps = tuple[SlotMap, ...]
 
@@ -35,9 +37,26 @@ def seeds(request: ReplanRequest, found: SearchResult) -> Iterator[tuple[Degrees
     if not kin:
         kin = _kin(request.plan, old)
     for one in (best, *kin[:1]):
-        if one.degrees not in seen:
-            seen.add(one.degrees)
-            yield one.degrees, one.cells, one.slot_maps
+        for degrees in _with_slots(request, one.degrees):
+            if degrees not in seen:
+                seen.add(degrees)
+                yield degrees, one.cells, one.slot_maps
+
+
+def _with_slots(request: ReplanRequest, degrees: Degrees) -> Iterator[Degrees]:
+    """As it is, and with slots that need no copies that are not there: the old number, or none."""
+    yield degrees
+    shape = moe_shape(request.plan.setting.model)
+    if shape is None:
+        return
+    counts = slot_counts(shape[0], degrees.ep)
+    if request.plan.units:
+        counts = sorted({*counts, *slot_counts(shape[0], degrees.ep, 2)})
+    allowed = request.plan.limits.slots
+    counts = [n for n in counts if n >= degrees.ep and (allowed is None or n in allowed)]
+    few = [n for n in counts if n <= request.old.degrees.num_slots]
+    for count in dict.fromkeys((*few[-1:], *counts[:1])):
+        yield replace(degrees, num_slots=count)
 
 
 def _permits(limits: DegreeLimits, degrees: Degrees) -> bool:
