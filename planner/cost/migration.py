@@ -219,27 +219,46 @@ def _move_experts(
     old_tp, new_tp = step.old.degrees.expert_tp, step.new.degrees.expert_tp
     lost: dict[tuple[int, int], None] = {}
     lost_bytes = 0.0
+    # Copies that are not split are there or not.
     lacking = need & ~held if old_tp == new_tp == 1 else need
+    where: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for owner, row, expert in np.argwhere(held & lacking.any(axis=0)).tolist():
+        where[row, expert].append(owner)
     for chip, row, expert in np.argwhere(lacking).tolist():
-        width = rows.widths[row]
-        left = [span(width, new_tp, after[chip].expert_tp)]
-        if held[chip, row, expert]:
-            left = _without(left, span(width, old_tp, before[chip].expert_tp))
-        each = float(rows.copy_bytes[row]) / width
-        owners = np.flatnonzero(held[:, row, expert]).tolist() if left else []
-        for rank in sorted({before[owner].expert_tp for owner in owners}):
-            own = span(width, old_tp, rank)
-            shared = sum(common(part, own) for part in left)
-            if shared:
-                sources = [owner for owner in owners if before[owner].expert_tp == rank]
-                ledger.send("experts", sources, chip, shared * each)
-                left = _without(left, own)
-        missing = sum(end - start for start, end in left) * each
+        owners, size = where[row, expert], float(rows.copy_bytes[row])
+        if old_tp == new_tp == 1:
+            missing = 0.0 if ledger.send("experts", owners, chip, size) else size
+        else:
+            width = rows.widths[row]
+            left = [span(width, new_tp, after[chip].expert_tp)]
+            if held[chip, row, expert]:
+                left = _without(left, span(width, old_tp, before[chip].expert_tp))
+            by_rank: dict[Span, list[int]] = defaultdict(list)
+            for owner in owners:
+                by_rank[span(width, old_tp, before[owner].expert_tp)].append(owner)
+            missing = _send_parts(ledger, chip, left, by_rank, size / width)
         if missing:
-            ledger.send("experts", (), chip, missing)
             lost[rows.layers[row], expert] = None
             lost_bytes += missing
     return tuple(lost), lost_bytes
+
+
+def _send_parts(
+    ledger: _Ledger,
+    chip: int,
+    left: list[Span],
+    holders: dict[Span, list[int]],
+    each: float,
+) -> float:
+    """Book what a chip lacks of one expert, part by part; returns the bytes that nobody holds."""
+    for own in sorted(holders):
+        shared = sum(common(part, own) for part in left)
+        if shared:
+            ledger.send("experts", holders[own], chip, shared * each)
+            left = _without(left, own)
+    missing = sum(end - start for start, end in left) * each
+    ledger.send("experts", (), chip, missing)
+    return missing
 
 
 def _groups(assignment: Assignment) -> tuple[dict[Group, int], dict[Group, list[tuple[int, Role]]]]:
