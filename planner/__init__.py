@@ -21,12 +21,14 @@ if TYPE_CHECKING:
         plan,
         verify,
     )
+    from planner.diff_api import diff
     from planner.domain.hardware import Sizing, Wounds
     from planner.domain.layout import Layout
     from planner.domain.outcome import Infeasible
     from planner.domain.question import DegreeLimits, Question
     from planner.errors import CatalogError, ModelBugError, PlannerError, SpecError
     from planner.machine_api import load_topology
+    from planner.replan_api import Changes, ReplanQuestion, replan
     from planner.run_api import EstimateKind, RunEstimate, RunQuestion, estimate
     from planner.studies.compare import compare
     from planner.studies.compare_train import compare_training
@@ -42,11 +44,15 @@ _HOMES = {
     "frontier": "planner.studies.frontier",
     "sensitivity": "planner.studies.sensitivity",
     "estimate": "planner.run_api",
+    "diff": "planner.diff_api",
     "evaluate": "planner.api",
     "evaluate_layout": "planner.api",
     "load_model": "planner.api",
     "load_topology": "planner.machine_api",
     "plan": "planner.api",
+    "replan": "planner.replan_api",
+    "Changes": "planner.replan_api",
+    "ReplanQuestion": "planner.replan_api",
     "verify": "planner.api",
     "verify_certificate": "planner.verify_api",
     "Layout": "planner.domain.layout",
@@ -66,6 +72,7 @@ _HOMES = {
 
 __all__ = [
     "CatalogError",
+    "Changes",
     "DegreeLimits",
     "EstimateKind",
     "Infeasible",
@@ -73,6 +80,7 @@ __all__ = [
     "ModelBugError",
     "PlannerError",
     "Question",
+    "ReplanQuestion",
     "RunEstimate",
     "RunQuestion",
     "Sizing",
@@ -82,6 +90,7 @@ __all__ = [
     "compare",
     "compare_training",
     "curve",
+    "diff",
     "estimate",
     "evaluate",
     "evaluate_layout",
@@ -89,6 +98,7 @@ __all__ = [
     "load_model",
     "load_topology",
     "plan",
+    "replan",
     "sensitivity",
     "verify",
     "verify_certificate",

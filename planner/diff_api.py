@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, to_builtins
 
-from planner.api import case_of_layout
+from planner.api import case_of_layout, limits_of
 from planner.compose import assignment_of
 from planner.cost.holdings import expert_rows, experts_held
 from planner.cost.migration import Transition, migrate
@@ -23,6 +23,7 @@ from planner.domain.train_layout import TrainLayout
 from planner.domain.workload import Phase
 from planner.errors import SpecError
 from planner.moves import migration_record, on_other_machine
+from planner.search.validate import structure_violations
 
 __all__ = ["diff", "diff_training"]
 
@@ -92,6 +93,15 @@ def _transition(first: Layout, second: Layout) -> Transition | None:
     before, after = case_of_layout(first), case_of_layout(second)
     old = assignment_of(first, before.topology)
     new = assignment_of(second, after.topology)
+    sides = ((first, before, old), (second, after, new))
+    for which, (layout, case, assignment) in zip(("first", "second"), sides, strict=True):
+        limits = limits_of(layout, case)
+        broken = structure_violations(assignment, case.setting.model, limits)
+        if broken:
+            raise SpecError(
+                f"the {which} layout contradicts itself: {'; '.join(broken[:3])}",
+                "planner verify lists every violation",
+            )
     if before.setting.model != after.setting.model:
         return None
     return Transition(

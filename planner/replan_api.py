@@ -115,6 +115,9 @@ def replan(question: ReplanQuestion, progress: Progress | None = None) -> Replan
             f"replan takes layouts of decode, this one is of {layout.inputs.phase}",
             "plan it anew: planner plan",
         )
+    if layout.inputs.objective not in tuple(Objective):
+        known = ", ".join(Objective)
+        raise SpecError(f"inputs.objective: '{layout.inputs.objective}' is not one of {known}")
     inputs = _changed(layout.inputs, changes)
     before = case_of_layout(layout)
     running = assignment_of(layout, before.topology)
@@ -350,7 +353,6 @@ def _record(request: ReplanRequest, found: ReplanResult, changes: tuple[str, ...
         unit=UNITS[Objective(request.plan.objective)],
         bound=found.bound,
         gap=None if found.certificate is None else found.certificate.gap,
-        proven=(),
         candidates=found.candidates,
         migration=migration_record(
             transition(request, chosen.solved.assignment), chosen.migration, chosen.time

@@ -91,7 +91,8 @@ class ReplanRecord(msgspec.Struct, frozen=True, kw_only=True):
     break_even_s : float, optional
         After so long the gain has made up for the migration; absent where nothing is gained.
     unit, bound, gap :
-        No layout of the space has an objective below ``bound``, whatever it moves. ``gap`` is
+        No layout of the space has an objective below ``bound``, whatever it moves; that none with
+        as few moved bytes is better than the chosen one is not proven. ``gap`` is
         absent where the old layout stays, lies outside of the space and is better than all in it.
     candidates : int
         Layouts that were priced with their migrations.
@@ -110,6 +111,5 @@ class ReplanRecord(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     bound: float
     gap: float | None
-    proven: tuple[str, ...]
     candidates: int
     migration: MigrationRecord

@@ -190,4 +190,6 @@ def _proof(record: ReplanRecord) -> str:
             f"Certificate: {own} {record.unit}; no layout of the changed machine is below {bound}, "
             f"whatever it moves: at most {format_percent(record.gap)} are left."
         )
-    return " ".join((text, *record.proven))
+    if record.migration.moved_bytes:
+        text += " That fewer bytes would not do is not proven."
+    return text

@@ -79,5 +79,12 @@ def test_training_layouts_are_compared_without_moves(diff):
 def test_what_cannot_be_compared_is_refused(diff, folder):
     assert "one layout is of training" in diff("a.json", "t16.json", code=2)
     assert "no such file" in diff("a.json", "nowhere.json", code=2)
+    edited = json.loads((folder / "a.json").read_text())
+    edited["experts"][0]["slots"][0] = [99]
+    (folder / "edited.json").write_text(json.dumps(edited))
+    assert "the second layout contradicts itself" in diff("a.json", "edited.json", code=2)
+    edited["ranks"] = []
+    (folder / "edited.json").write_text(json.dumps(edited))
+    assert "the first layout contradicts itself" in diff("edited.json", "a.json", code=2)
     (folder / "broken.json").write_text("[]")
     assert "error:" in diff("a.json", "broken.json", code=2)

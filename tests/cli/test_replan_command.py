@@ -123,6 +123,11 @@ def test_files_that_are_no_decode_layouts_are_refused(refused, folder):
     (folder / "edited.json").write_text(json.dumps(edited))
     assert "the layout is not valid as it is" in refused("edited.json")
     assert "no such file" in refused("missing.json")
+    for field, value in (("objective", "fun"), ("limits", {"tp": "x"}), ("limits", {"zz": "1"})):
+        edited = json.loads((folder / "layout.json").read_text())
+        edited["inputs"][field] = value
+        (folder / "edited.json").write_text(json.dumps(edited))
+        assert f"inputs.{field}" in refused("edited.json")
 
 
 def test_training_layouts_are_refused_by_name(refused, folder, capsys):

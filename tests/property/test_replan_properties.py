@@ -6,8 +6,16 @@ import pytest
 from oracle_tiny import tiny
 from replan_tiny import changed, missing_bytes
 
-from planner import Infeasible, SpecError, evaluate_layout, plan, verify
-from planner.replan_api import Changes, ReplanQuestion, replan
+from planner import (
+    Changes,
+    Infeasible,
+    ReplanQuestion,
+    SpecError,
+    evaluate_layout,
+    plan,
+    replan,
+    verify,
+)
 
 UNLIMITED = 1e15
 ROUNDING = 1 + 1e-9
