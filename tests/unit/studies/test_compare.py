@@ -8,13 +8,14 @@ from planner import DegreeLimits, Question, plan
 from planner.catalog.model_config import load_model
 from planner.domain.hardware import Sizing
 from planner.domain.outcome import Infeasible
+from planner.domain.pinned import pinned
 from planner.domain.training import TrainQuestion
 from planner.domain.workload import Objective
 from planner.errors import SpecError
 from planner.studies.compare import compare, machine_figures
 from planner.studies.compare_train import compare_training
 from planner.studies.families import family
-from planner.studies.knobs import RATIO
+from planner.studies.flips import Answer, Contest, flip, machine_levers
 from planner.what_if import solve
 
 DENSE = Question(
@@ -60,21 +61,32 @@ def test_candidates_are_ordered_and_the_unfit_are_last(found):
 def test_break_evens_change_the_ranking():
     """Experts across racks lead once links between racks are fast enough, and not before."""
     racks = Question(model="deepseek-v3", machine="gb200-nvl72", context_tokens=8192, racks=2)
-    families = ("ep", "wide-ep")
-    found = compare(racks, families)
-    (own,) = (one for one in found.flips if one.lever == "link_ratio" and one.at is not None)
-    assert found.ranked[0].name == "ep" and own.leader == "wide-ep"
-    assert own.present < own.at <= own.until
     model, machine = load_model(racks.model), machine_figures(racks)
+    limits = {name: family(name, model, machine).limits for name in ("ep", "wide-ep")}
+
+    def answer(question, within, change=None):
+        best, value = solve(replace(question, limits=within), change)
+        return Answer(value=value, limits=pinned(best.assignment.degrees))
+
+    contest = Contest(
+        question=racks,
+        families=limits,
+        pools={name: [answer(racks, own).limits] for name, own in limits.items()},
+        solve=answer,
+    )
+    lever = next(own for own in machine_levers(machine) if own.name == "link_ratio")
+    assert contest.ranked(lever, lever.present) == ["ep", "wide-ep"]
+    found = flip(contest, "ep", lever, lever.ends[1])
+    assert found.leader == "wide-ep" and found.present < found.at <= found.until == 1.0
 
     def value(name, ratio):
-        limits = family(name, model, machine).limits
-        factor = ratio / own.present
-        _, value = solve(replace(racks, limits=limits), lambda spec: RATIO.scale(spec, factor))
-        return value
+        _, change = lever.set_to(racks, ratio)
+        return answer(racks, limits[name], change).value
 
-    assert value("ep", own.at / 1.1) < value("wide-ep", own.at / 1.1)
-    assert value("wide-ep", own.at * 1.1) < value("ep", own.at * 1.1)
+    assert value("ep", found.at / 1.1) < value("wide-ep", found.at / 1.1)
+    assert value("wide-ep", found.at * 1.1) < value("ep", found.at * 1.1)
+    # Slower links leave the ranking as it is.
+    assert flip(contest, "ep", lever, lever.ends[0]).at is None
 
 
 def test_a_slower_fabric_hurts_only_what_uses_it(found):

@@ -144,9 +144,9 @@ def test_the_command_prints_both_phases(layout, training, tmp_path, capsys):
         for word in (*words, "The step waits most for", "slack", "d ln step"):
             assert word in out
     assert (tmp_path / "plot.png").stat().st_size > 1000
-    assert run(["sensitivity", str(decode), "--json"]) == 0
+    assert run(["sensitivity", str(train), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bottleneck"]["free_s"] > 0
-    assert run(["sensitivity", str(decode), "--csv"]) == 0
+    assert run(["sensitivity", str(train), "--csv"]) == 0
     assert capsys.readouterr().out.startswith("kind,name,value,unit,elasticity")
 
 
