@@ -86,6 +86,8 @@ def test_long_contexts_are_shared_and_short_ones_are_not():
     # and less than two collectives take; 131,072 are 537 MB, 0.2 ms.
     assert not shares_contexts(request(context=1024), 1)
     assert shares_contexts(request(context=131_072), 1)
+    # Where collectives are hidden, sharing may always pay.
+    assert shares_contexts(request(context=1024, time_model=TimeModel.OVERLAP), 1)
     short = enumerate_strategies(request(context=1024))
     long = enumerate_strategies(request(context=131_072))
     assert set(short.cp.tolist()) == {1}
