@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from planner.errors import SpecError
-
 if TYPE_CHECKING:
     from planner.domain.layout import Certificate
     from planner.search.recheck_case import Recheck
@@ -68,13 +66,14 @@ def _training(layout_file: str, certificate: bool, as_json: bool) -> int:
 def _pools(layout_file: str, certificate: bool, as_json: bool) -> int:
     from planner.export.serve_file import read_serve_layout
 
+    layout = read_serve_layout(layout_file)
     if certificate:
-        raise SpecError(
-            "certificates of phase serve cannot be re-checked", "supported: decode, prefill, train"
-        )
+        from planner.serve_api.certificate import verify_pools_certificate
+
+        return _certificate(verify_pools_certificate(layout), layout.certificate, as_json)
     from planner.serve_api import verify_pools
 
-    return _decisions(verify_pools(read_serve_layout(layout_file)), as_json)
+    return _decisions(verify_pools(layout), as_json)
 
 
 def _decisions(violations: tuple[str, ...], as_json: bool) -> int:

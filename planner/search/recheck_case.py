@@ -36,6 +36,9 @@ class RecheckCase:
         Values of ``cp`` that the certificate lists, and of ``attn_tp`` with more than one.
     named : tuple of Degrees
         The layout's own strategy and those of the runners-up.
+    counts_used : bool
+        Whether throughput is that of a chip in use; see
+        :class:`planner.search.request.PlanRequest`.
     """
 
     setting: Setting
@@ -52,20 +55,22 @@ class RecheckCase:
     contexts: frozenset[int]
     sharing: frozenset[int]
     named: tuple[Degrees, ...]
+    counts_used: bool = False
 
     def value(self, step_s: float, tokens_per_s: float, chips_rented: float) -> float:
         """Objective, smaller is better."""
         if self.objective is Objective.LATENCY:
             return step_s
         if self.objective is Objective.THROUGHPUT:
-            return self.topology.num_chips / tokens_per_s
+            chips = chips_rented if self.counts_used else float(self.topology.num_chips)
+            return chips / tokens_per_s
         price = 1.0 if self.price_usd_per_hour is None else self.price_usd_per_hour
         return usd_per_second(price) * chips_rented / tokens_per_s * MILLION
 
     def rented_floor(self, used: int) -> float:
         """Fewest chips that are rented when ``used`` are used: whole domains of equal size."""
         sizes = {len(domain) for domain in self.topology.domains}
-        if len(sizes) > 1:
+        if len(sizes) > 1 or self.counts_used:
             return float(used)
         size = max(sizes)
         return float(-(-used // size) * size)

@@ -32,6 +32,8 @@ from planner.search.recheck_space import Row, Space, SplitChoice
 
 # Splits visited on machines with more of them: evenly spaced ones and those like the winner.
 MOST_SPLITS = 16_000
+# The same of one worker of a pool, every size of which is a candidate.
+MOST_WORKER_SPLITS = 2_000
 # Strategies whose stages and experts are bounded exactly.
 MOST_REFINED = 48
 # Simple layouts that are priced.
@@ -41,11 +43,11 @@ MOST_BUILT = 16
 AGREEMENT = 1e-3
 
 
-def thinned(splits: list[SplitChoice], named: tuple[Degrees, ...]) -> list[SplitChoice]:
+def thinned(splits: list[SplitChoice], named: tuple[Degrees, ...], most: int) -> list[SplitChoice]:
     """Evenly spaced splits, and all of stage sizes that the layout or a runner-up has."""
-    if len(splits) <= MOST_SPLITS:
+    if len(splits) <= most:
         return splits
-    every = -(-len(splits) // MOST_SPLITS)
+    every = -(-len(splits) // most)
     sizes = {degrees.stage_chips for degrees in named}
     return [s for place, s in enumerate(splits) if place % every == 0 or s.size in sizes]
 
@@ -83,7 +85,8 @@ def recheck_passes(case: RecheckCase) -> Recheck:
     )
     comparison = Comparison(case)
     splits = list(space.splits())
-    picked = thinned(splits, case.named)
+    most = MOST_WORKER_SPLITS if case.counts_used else MOST_SPLITS
+    picked = thinned(splits, case.named, most)
     sizes = [len(space.rows(split)) * len(space.slots(split.ep)) for split in splits]
     strategies = sum(sizes)
     checked = strategies

@@ -26,15 +26,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from planner.cost.runs.serving_step import StepPricer
+from planner.cost.transfer import path_seconds as chip_seconds
+from planner.cost.transfer import spread
 from planner.domain.serving import ServingPool, ServingRun
-from planner.topology.collectives import send_recv_rate
 from planner.topology.graph import Topology
 
 BALANCED = 0.1  # the pools of a balanced pair differ by at most this share
-_SAMPLED = 4  # workers of each pool between which a transfer is priced
 _HALVINGS = 60
 
 
@@ -91,22 +90,15 @@ class PoolUse:
     balanced: tuple[int, int]
 
 
-def _spread(count: int) -> list[int]:
-    """At most ``_SAMPLED`` of so many workers, evenly."""
-    few = min(count, _SAMPLED)
-    return [place * count // few for place in range(few)]
-
-
 def path_seconds(
     topology: Topology, prefill: ServingPool, decode: ServingPool
 ) -> Callable[[float], float]:
     """Seconds of bytes per chip from one pool to the other, the mean over pairs of workers."""
-    pairs = product(
-        (place * prefill.worker_chips for place in _spread(prefill.num_workers)),
-        (prefill.num_chips + place * decode.worker_chips for place in _spread(decode.num_workers)),
-    )
-    rates = [send_recv_rate(topology, a, b) for a, b in pairs]
-    return lambda num_bytes: sum(rate.seconds(num_bytes) for rate in rates) / len(rates)
+    senders = [place * prefill.worker_chips for place in spread(prefill.num_workers)]
+    receivers = [
+        prefill.num_chips + place * decode.worker_chips for place in spread(decode.num_workers)
+    ]
+    return chip_seconds(topology, senders, receivers)
 
 
 def transfers(

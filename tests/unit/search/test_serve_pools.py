@@ -20,6 +20,7 @@ from planner.search.serve.rooms import fill_domains, most_beside
 from planner.search.solve import StrategySolver
 from planner.serve_api import evaluate_pools, plan_pools, verify_pools
 from planner.serve_api.case import read_question, request_of
+from planner.serve_api.certificate import verify_pools_certificate
 
 
 def brute_beside(domains, piece, other, need):
@@ -223,7 +224,8 @@ def test_dead_chips_are_left_out_and_racks_host_what_fits():
 def test_a_spoilt_file_is_caught(tmp_path, capsys):
     path = str(tmp_path / "pools.json")
     asked = ["mixtral-8x7b", "--on", "h100-hgx", "--phase", "serve", "--input", "2k"]
-    asked += ["--output", "256", "--ttft", "1s", "--tpot", "30ms"]
+    asked += ["--output", "256", "--ttft", "1s", "--tpot", "30ms", "--no-overlap", "--pp", "1"]
+    asked += ["--prefill-pp", "1", "--prefill-cp", "1"]
     assert run(["plan", *asked, "-o", path]) == 0
     assert "requests/s" in capsys.readouterr().out
     assert run(["verify", path]) == 0
@@ -243,7 +245,12 @@ def test_a_spoilt_file_is_caught(tmp_path, capsys):
     spoilt.write_text(json.dumps(record))
     assert run(["verify", str(spoilt)]) == 1
     assert "time to the first token" in capsys.readouterr().out
-    assert run(["verify", "--certificate", path]) == 2
+    record = json.loads(text)
+    record["certificate"]["bound"] = record["certificate"]["objective"] * 1.5
+    record["certificate"]["gap"] = -0.5
+    spoilt.write_text(json.dumps(record))
+    assert run(["verify", "--certificate", str(spoilt)]) == 1
+    assert "above the objective" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -291,6 +298,22 @@ def test_serving_options_belong_to_serving(capsys):
     asked = ["plan", "mixtral-8x7b", "--on", "h100-hgx", "--context", "8k", "--input", "4k"]
     assert run(asked) == 2
     assert "belongs to --phase serve" in capsys.readouterr().err
+
+
+def test_the_proof_of_pools_is_checked_again(tmp_path):
+    checked = 0
+    for seed in range(9200, 9206):
+        asked = serve(seed, tmp_path)
+        found = plan_pools(replace(asked, demand=replace(asked.demand, ttft_s=None)))
+        if isinstance(found, Infeasible):
+            continue
+        again = verify_pools_certificate(found)
+        assert again.violations == ()
+        # Divisible chips serve no less than whole workers.
+        assert again.rederived_bound <= found.certificate.objective * (1 + 1e-9)
+        assert again.rederived_bound <= found.certificate.bound * (1 + 1e-3)
+        checked += 1
+    assert checked >= 3
 
 
 def test_pins_hold():
