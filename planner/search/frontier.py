@@ -25,8 +25,6 @@ from planner.search.strategies import Strategies, join_strategies
 
 # Strategies bounded at a time.
 CHUNK = 1 << 15
-# One of so many strategies is bounded before all others.
-SAMPLE = 128
 # So many strategies of different families are bounded first, to know what a good objective is.
 FIRST_FAMILIES = 2048
 # Families that may come so near the best are opened before anything is solved.
@@ -37,29 +35,6 @@ RETRY = 0.01
 
 def _silent(left: int) -> None:
     """Tells nobody."""
-
-
-def bound_table(
-    request: PlanRequest, bound: StepBound, tell: Callable[[int], None] = _silent
-) -> BoundTable:
-    """Best optimistic batch and objective of every strategy.
-
-    Strategies are taken in chunks that stay in the processor's cache; ``tell`` is called
-    with the number that is left to bound before each.
-    """
-    n = len(bound.strategies)
-    tell(n)
-    if n <= CHUNK:
-        return bound_chunk(request, bound)
-    if has_free_batch(request):
-        # A good objective, known early, ends the bisection of strategies that are far from it.
-        best_batches(bound.select(np.arange(SAMPLE // 2, n, SAMPLE)))
-    parts = []
-    for start in range(0, n, CHUNK):
-        tell(n - start)
-        part = bound.select(np.arange(start, min(start + CHUNK, n)))
-        parts.append(bound_chunk(request, part))
-    return join_tables(parts)
 
 
 def join_tables(parts: list[BoundTable]) -> BoundTable:

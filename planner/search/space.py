@@ -425,8 +425,3 @@ def _without_empty(space: StrategySpace) -> StrategySpace:
         copies_of=copies_of,
         pipes_of=pipes_of,
     )
-
-
-def enumerate_strategies(request: PlanRequest) -> Strategies:
-    """All strategies of the request's space, one by one; possibly none."""
-    return strategy_space(request).every()

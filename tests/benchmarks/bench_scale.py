@@ -20,6 +20,9 @@ import numpy as np
 LAUNCH = [sys.executable, "-c", "from planner.cli.main import main; main()"]
 DECODE = ["plan", "deepseek-v3", "--context", "8k", "--tpot", "20ms", "--on", "gb200-nvl72"]
 NODES = ["plan", "deepseek-v3", "--context", "4k", "--tpot", "50ms", "--on", "h100-hgx"]
+RACKS = ["--on", "gb200-nvl72", "--racks", "16"]
+SERVED = ["--input", "4k", "--output", "1k", "--ttft", "2s", "--tpot", "30ms", "--gap", "0.01"]
+POOLS = ["plan", "kimi-k2", "--phase", "serve", *RACKS, *SERVED]
 LLAMA = ["--batch", "2048", "--seq", "8k"]
 DEEPSEEK = ["--batch", "15360", "--seq", "4k", "--gap", "0.01"]
 CURVE = (9, 18, 36, 72, 144, 288, 576, 1152, 2304, 4096)
@@ -55,6 +58,11 @@ def goals(folder):
         (
             "Kimi-K2 decode, 16 racks, 3 % of chips dead",
             ["plan", "kimi-k2", *DECODE[2:], "--racks", "16", "--wounds", dead_chips(folder)],
+            (8, 1000, 1),
+        ),
+        (
+            "Kimi-K2 in separate pools, 16 racks, 3 % of chips dead",
+            [*POOLS, "--wounds", dead_chips(folder)],
             (8, 1000, 1),
         ),
         (

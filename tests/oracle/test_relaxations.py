@@ -12,7 +12,7 @@ from planner.cost.routing import map_load, moe_shape, touched_bound
 from planner.domain.assignment import SlotMap
 from planner.domain.workload import Objective
 from planner.search.bounds import StepBound
-from planner.search.frontier import bound_table
+from planner.search.frontier import bound_chunk
 from planner.search.mesh import MeshMapper
 from planner.search.rates import strategy_rates
 from planner.search.recheck_case import RecheckCase
@@ -21,7 +21,7 @@ from planner.search.recheck_experts import even_slots, hottest_floor, touched_fl
 from planner.search.recheck_refine import Refinement
 from planner.search.recheck_space import Space
 from planner.search.solve import StrategySolver
-from planner.search.space import enumerate_strategies
+from planner.search.space import strategy_space
 
 BLOCKS = 4
 SEEDS_PER_BLOCK = 20
@@ -70,7 +70,7 @@ def test_no_bound_is_above_brute_force(block, tmp_path):
     for seed in range(1000 + block * SEEDS_PER_BLOCK, 1000 + (block + 1) * SEEDS_PER_BLOCK):
         case = tiny(seed, tmp_path)
         problem, request = problem_of(case.question, 200)
-        strategies = enumerate_strategies(request)
+        strategies = strategy_space(request).every()
         if not len(strategies):
             continue
         try:
@@ -82,7 +82,7 @@ def test_no_bound_is_above_brute_force(block, tmp_path):
         mapper = MeshMapper.of(request.topology)
         solver = StrategySolver(request, mapper)
         bound = StepBound(request, strategies, strategy_rates(mapper, strategies))
-        table = bound_table(request, bound)
+        table = bound_chunk(request, bound)
         floors = recheck_floors(request)
         for index in range(len(strategies)):
             degrees = strategies.degrees(index)
@@ -105,10 +105,10 @@ def test_unequal_replicas(tmp_path):
     case = tiny(10, tmp_path, batch=3, tpot_s=None, objective=Objective.THROUGHPUT)
     limits = DegreeLimits(**pinned({"replicas": frozenset({2})}))
     problem, request = problem_of(replace(case.question, limits=limits))
-    strategies = enumerate_strategies(request)
+    strategies = strategy_space(request).every()
     mapper = MeshMapper.of(request.topology)
     bound = StepBound(request, strategies, strategy_rates(mapper, strategies))
-    table = bound_table(request, bound)
+    table = bound_chunk(request, bound)
     best = {degrees: problem.best_of(degrees, cells) for degrees, cells in problem.strategies()}
     for index in range(len(strategies)):
         assert table.objective[index] <= best[strategies.degrees(index)] * (1 + 1e-9)

@@ -12,12 +12,12 @@ from planner.cost.runs.gemm import sustained_chip
 from planner.cost.step import Setting
 from planner.domain.workload import Objective, Phase, TimeModel
 from planner.search.bounds import StepBound
-from planner.search.frontier import bound_table
+from planner.search.frontier import bound_chunk
 from planner.search.mesh import MeshMapper
 from planner.search.rates import strategy_rates
 from planner.search.request import PlanRequest
 from planner.search.solve import StrategySolver
-from planner.search.space import enumerate_strategies
+from planner.search.space import strategy_space
 from planner.search.stages import StageCosts, cut_stages
 from planner.topology.build import build_topology
 
@@ -53,10 +53,10 @@ def request(model_name, machine, time_model=TimeModel.SUM, skewed=False, **optio
 
 def check_bounds(asked, count=60):
     """Bounds, optimistic and tightened, of some strategies against their exact solutions."""
-    strategies = enumerate_strategies(asked)
+    strategies = strategy_space(asked).every()
     mapper = MeshMapper.of(asked.topology)
     bound = StepBound(asked, strategies, strategy_rates(mapper, strategies))
-    table = bound_table(asked, bound)
+    table = bound_chunk(asked, bound)
     solver = StrategySolver(asked, mapper)
     picked = np.random.default_rng(1).permutation(len(strategies))[:count]
     solved_any = 0
@@ -129,7 +129,7 @@ def test_no_exact_solution_beats_its_bound_on_any_axis(model, machine, options):
 )
 def test_step_grows_no_faster_than_the_batch(options):
     asked = request("mixtral-8x7b", "h100-hgx", **options)
-    strategies = enumerate_strategies(asked)
+    strategies = strategy_space(asked).every()
     mapper = MeshMapper.of(asked.topology)
     bound = StepBound(asked, strategies, strategy_rates(mapper, strategies))
     steps, rates = [], []
@@ -152,7 +152,7 @@ def test_step_grows_no_faster_than_the_batch(options):
 
 def test_search_equals_solving_every_strategy():
     asked = request("mixtral-8x7b", "h100-hgx", batch=64, objective=Objective.LATENCY)
-    strategies = enumerate_strategies(asked)
+    strategies = strategy_space(asked).every()
     solver = StrategySolver(asked, MeshMapper.of(asked.topology))
     every = [solver.solve(strategies.degrees(i), 1) for i in range(len(strategies))]
     best = min(found.prediction.step_s for found in every if found is not None)

@@ -18,7 +18,7 @@ from planner.cost.routing import moe_shape
 from planner.domain.dtypes import DType
 from planner.domain.scale_up import Torus
 from planner.domain.workload import Objective
-from planner.search.space import enumerate_strategies
+from planner.search.space import strategy_space
 from planner.validation.machines import sized_machine
 
 ROWS = Path(__file__).parent / "measured" / "visible.csv"
@@ -91,7 +91,7 @@ def pinned(row, question):
 def strategies_of(question):
     """Degrees of every strategy of the space; replicas of the same kind are not told apart."""
     inputs, case = api.read_question(question)
-    found = enumerate_strategies(api.request_of(question, inputs, case))
+    found = strategy_space(api.request_of(question, inputs, case)).every()
     return {replace(found.degrees(index), replicas=1) for index in range(len(found))}
 
 

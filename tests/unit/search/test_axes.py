@@ -13,7 +13,7 @@ from planner.domain.assignment import Assignment
 from planner.domain.degrees import Degrees, OverlapMode
 from planner.domain.workload import Objective, TimeModel
 from planner.search.request import PlanRequest
-from planner.search.space import enumerate_strategies
+from planner.search.space import strategy_space
 from planner.search.strategies import (
     draft_lengths,
     microbatch_counts,
@@ -88,15 +88,15 @@ def test_long_contexts_are_shared_and_short_ones_are_not():
     assert shares_contexts(request(context=131_072), 1)
     # Where collectives are hidden, sharing may always pay.
     assert shares_contexts(request(context=1024, time_model=TimeModel.OVERLAP), 1)
-    short = enumerate_strategies(request(context=1024))
-    long = enumerate_strategies(request(context=131_072))
+    short = strategy_space(request(context=1024)).every()
+    long = strategy_space(request(context=131_072)).every()
     assert set(short.cp.tolist()) == {1}
     assert set(long.cp.tolist()) == set(range(1, 9))
     assert {NONE, BOTH} <= set(long.overlap[long.cp > 1].tolist())
 
 
 def test_a_stage_is_full_on_every_axis():
-    found = enumerate_strategies(request(context=131_072))
+    found = strategy_space(request(context=131_072)).every()
     stage = found.attn_tp * found.cp * found.attn_dp
     assert (stage == found.ep * found.expert_tp).all()
     assert (stage * found.pp * found.replicas <= 8).all()

@@ -15,12 +15,12 @@ from planner.domain.question import DegreeLimits
 from planner.domain.workload import Objective, TimeModel
 from planner.search.bounds import StepBound, feasible
 from planner.search.family_bounds import FamilyBounds, infeasible_counts
-from planner.search.frontier import Frontier, bound_table
+from planner.search.frontier import Frontier, bound_chunk
 from planner.search.mesh import MeshMapper
 from planner.search.rates import strategy_rates
 from planner.search.recheck_space import Space
 from planner.search.request import PlanRequest
-from planner.search.space import Lists, enumerate_strategies, runs, strategy_space, write_values
+from planner.search.space import Lists, runs, strategy_space, write_values
 from planner.topology.build import build_topology
 from planner.topology.cell_counts import cell_counts
 from planner.topology.groups import max_cells
@@ -69,7 +69,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_families_stand_for_every_strategy_once(case):
     asked = request(**CASES[case])
-    found = enumerate_strategies(asked)
+    found = strategy_space(asked).every()
     columns = ("attn_tp", "attn_dp", "cp", "ep", "expert_tp", "overlap", "draft", "num_slots")
     pipeline = ("pp", "microbatches", "replicas")
     rows = np.stack([getattr(found, name) for name in (*columns, *pipeline)], axis=1)
@@ -179,7 +179,7 @@ def test_no_batch_of_a_strategy_beats_the_floor_of_its_family(options, target):
     rates = strategy_rates(MeshMapper.of(asked.topology), space.families)
     strategies, family = space.expand(np.arange(len(space.families)))
     bound = StepBound(asked, strategies, rates.select(family))
-    good = float(bound_table(asked, bound).objective.min())
+    good = float(bound_chunk(asked, bound).objective.min())
     every = np.arange(len(space.families))
     floors = FamilyBounds(asked, space, rates).floors(every, good * target)
     assert floors.is_proven.any()
@@ -202,8 +202,8 @@ def test_a_frontier_opens_what_is_good_and_knows_the_rest():
     space = strategy_space(asked)
     mapper = MeshMapper.of(asked.topology)
     frontier = Frontier(asked, mapper, space)
-    every = enumerate_strategies(asked)
-    table = bound_table(asked, StepBound(asked, every, strategy_rates(mapper, every)))
+    every = strategy_space(asked).every()
+    table = bound_chunk(asked, StepBound(asked, every, strategy_rates(mapper, every)))
     best = float(table.objective.min())
     assert float(frontier.table.objective.min()) == pytest.approx(best, rel=1e-12)
     assert best < frontier.closed_bound
