@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from planner.domain.layout import Layout
     from planner.domain.outcome import Infeasible
     from planner.domain.question import DegreeLimits, Question
+    from planner.domain.serve import Demand, ServeQuestion
     from planner.errors import CatalogError, ModelBugError, PlannerError, SpecError
     from planner.machine_api import load_topology
     from planner.replan_api import Changes, ReplanQuestion, replan
     from planner.run_api import EstimateKind, RunEstimate, RunQuestion, estimate
+    from planner.serve_api import plan_pools, verify_pools
     from planner.studies.compare import compare
     from planner.studies.compare_train import compare_training
     from planner.studies.curve import curve
@@ -51,6 +53,10 @@ _HOMES = {
     "load_topology": "planner.machine_api",
     "plan": "planner.api",
     "replan": "planner.replan_api",
+    "plan_pools": "planner.serve_api",
+    "verify_pools": "planner.serve_api",
+    "Demand": "planner.domain.serve",
+    "ServeQuestion": "planner.domain.serve",
     "Changes": "planner.replan_api",
     "ReplanQuestion": "planner.replan_api",
     "verify": "planner.api",
@@ -74,6 +80,7 @@ __all__ = [
     "CatalogError",
     "Changes",
     "DegreeLimits",
+    "Demand",
     "EstimateKind",
     "Infeasible",
     "Layout",
@@ -83,6 +90,7 @@ __all__ = [
     "ReplanQuestion",
     "RunEstimate",
     "RunQuestion",
+    "ServeQuestion",
     "Sizing",
     "SpecError",
     "Wounds",
@@ -98,10 +106,12 @@ __all__ = [
     "load_model",
     "load_topology",
     "plan",
+    "plan_pools",
     "replan",
     "sensitivity",
     "verify",
     "verify_certificate",
+    "verify_pools",
 ]
 
 

@@ -89,6 +89,26 @@ class _Head(msgspec.Struct):
     schema_version: object = None
 
 
+class _Inputs(msgspec.Struct):
+    phase: object = None
+
+
+class _Phase(msgspec.Struct):
+    """The one field that tells layouts of different records apart."""
+
+    inputs: _Inputs | None = None
+
+
+def phase_of_file(path: str) -> object:
+    """The phase that a layout file names; None for what cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            head = msgspec.json.decode(file.read(), type=_Phase)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if head.inputs is None else head.inputs.phase
+
+
 def _check_finite(value: object, field: str) -> None:
     # JSON has no NaN: the encoder would write null, a silent wrong answer.
     if isinstance(value, float) and not math.isfinite(value):
@@ -218,7 +238,20 @@ def _check_version(data: bytes, path: str, expected: int) -> None:
 
 
 def read_layout(path: str) -> Layout:
-    """Read the file of a decode layout; see :func:`read_record`."""
+    """Read the file of a decode or prefill layout; see :func:`read_record`.
+
+    Raises
+    ------
+    CatalogError
+        Also when the file holds separate pools.
+    """
+    if phase_of_file(path) == "serve":
+        raise CatalogError(
+            "holds separate prefill and decode pools",
+            file=path,
+            field="inputs.phase",
+            remedy="planner verify and planner evaluate read it",
+        )
     return read_record(path, Layout, SCHEMA_VERSION)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from planner.domain.serve_layout import SERVE_SCHEMA_VERSION, ServeLayout
-from planner.export.layout_file import SCHEMA_DIALECT, read_record, record_json
-from planner.export.train_file import phase_of_file
+from planner.export.layout_file import SCHEMA_DIALECT, phase_of_file, read_record, record_json
 
 
 def is_serve_layout(path: str) -> bool:

@@ -5,27 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from planner.domain.train_layout import TRAIN_SCHEMA_VERSION, TrainLayout
-from planner.export.layout_file import SCHEMA_DIALECT, read_record, record_json
-
-
-class _Inputs(msgspec.Struct):
-    phase: object = None
-
-
-class _Head(msgspec.Struct):
-    """The one field that tells training layouts from others."""
-
-    inputs: _Inputs | None = None
-
-
-def phase_of_file(path: str) -> object:
-    """The phase that a layout file names; None for what cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            head = msgspec.json.decode(file.read(), type=_Head)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return None if head.inputs is None else head.inputs.phase
+from planner.export.layout_file import SCHEMA_DIALECT, phase_of_file, read_record, record_json
 
 
 def is_train_layout(path: str) -> bool:
