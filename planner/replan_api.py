@@ -65,6 +65,8 @@ class Changes:
         0 frees the batch.
     reserve : (int, int), optional
         Spares of the whole machine, and of every domain.
+    survive : str, optional
+        Part of which any one may die; ``none`` for a layout that need not survive any more.
     """
 
     sizing: Sizing = DEFAULT_SIZE
@@ -74,6 +76,7 @@ class Changes:
     tpot_s: float | None = None
     batch: int | None = None
     reserve: tuple[int, int] | None = None
+    survive: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,11 +152,21 @@ def replan(question: ReplanQuestion, progress: Progress | None = None) -> Replan
     )
     found = replan_layout(request)
     if isinstance(found, Infeasible):
-        return found
+        return _without_survival(request, found)
     nothing = inputs == layout.inputs and found.chosen.solved.assignment == old
     chosen = layout if nothing else _composed(draft, found, after.topology)
     record = _record(request, found, describe(layout.inputs, inputs))
     return Replan(layout=chosen, record=record)
+
+
+def _without_survival(request: ReplanRequest, found: Infeasible) -> Infeasible:
+    """Say where a layout that need not survive would do."""
+    if not request.plan.units:
+        return found
+    free = replace(request, plan=replace(request.plan, units=(), progress=None))
+    if isinstance(replan_layout(free), Infeasible):
+        return found
+    return structs.replace(found, remedies=(*found.remedies, "--survive none"))
 
 
 def _check_runs(layout: Layout) -> None:
@@ -192,6 +205,9 @@ def _changed(inputs: Inputs, changes: Changes) -> Inputs:
         made = structs.replace(made, tpot_s=changes.tpot_s)
     if changes.batch is not None:
         made = structs.replace(made, batch=changes.batch or None)
+    if changes.survive is not None:
+        survive = None if changes.survive == "none" else changes.survive
+        made = structs.replace(made, survive=survive)
     if changes.reserve is not None:
         whole, each = changes.reserve
         made = structs.replace(made, reserve=whole, reserve_per_domain=each)
@@ -296,6 +312,9 @@ def describe(old: Inputs, new: Inputs) -> tuple[str, ...]:
         found.append(f"TPOT limit {limits[0]} -> {limits[1]}")
     if old.batch != new.batch:
         found.append(f"batch {_text(old.batch, 'free')} -> {_text(new.batch, 'free')}")
+    if old.survive != new.survive:
+        parts = [_text(old.survive, "nothing"), _text(new.survive, "nothing")]
+        found.append(f"survives the loss of {parts[0]} -> {parts[1]}")
     if (old.reserve, old.reserve_per_domain) != (new.reserve, new.reserve_per_domain):
         spares = [
             f"{one.reserve_per_domain}/domain" if one.reserve_per_domain else str(one.reserve)

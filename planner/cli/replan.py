@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.options import output_options, parse_reserve, size_options, to_sizing
+from planner.cli.options import (
+    output_options,
+    parse_reserve,
+    parse_survive,
+    size_options,
+    to_sizing,
+)
 from planner.errors import SpecError
 from planner.units import parse_bytes, parse_seconds, parse_tokens
 
@@ -28,6 +34,11 @@ _OPTIONS = (
     click.option("--batch", metavar="N|free", help="New batch on the whole machine."),
     click.option(
         "--reserve", metavar="N|N/domain", help="New number of spares; 0 lets spares be used."
+    ),
+    click.option(
+        "--survive",
+        metavar="1|1/PART|none",
+        help="Part of which any one may die, as in plan; none drops what the layout's file asks.",
     ),
     click.option("--max-move", metavar="BYTES", help="Most bytes that may move, e.g. 200GB."),
     click.option(
@@ -132,7 +143,7 @@ def _bytes(text: str) -> float:
 def _changes(values: dict[str, Any]) -> Changes:
     from planner.replan_api import Changes
 
-    reserve = values["reserve"]
+    reserve, survive = values["reserve"], values["survive"]
     return Changes(
         sizing=to_sizing(values),
         repaired=tuple(dict.fromkeys(values["repaired"])),
@@ -143,4 +154,5 @@ def _changes(values: dict[str, Any]) -> Changes:
         tpot_s=None if values["tpot"] is None else parse_seconds(values["tpot"], "--tpot"),
         batch=_batch(values["batch"]),
         reserve=None if reserve is None else parse_reserve(reserve),
+        survive=survive if survive == "none" else parse_survive(survive),
     )

@@ -38,7 +38,7 @@ def failure_units(topology: Topology, survive: str | None) -> Units:
     if len(larger[survive]) < 2:
         raise SpecError(
             f"--survive: {topology.spec.name} has not several {survive}s",
-            "write --survive 1/chip, or give the machine more",
+            "write --survive 1/chip, give the machine more, or drop it: replan --survive none",
         )
     return larger[survive]
 

@@ -26,6 +26,12 @@ def test_the_cost_is_said_and_the_file_remembers(tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     assert record["migration"]["lost_experts"] == 0
     assert record["migration"]["storage_bytes"] == 0
+    # What is left need not survive a second failure, if that is too dear.
+    arguments = ("replan", path, "--without", f"chip:{dead}", "--survive", "none", "--json")
+    assert run(arguments) == 0
+    free = json.loads(capsys.readouterr().out)
+    assert free["changes"][-1] == "survives the loss of any -> nothing"
+    assert free["scratch"]["objective"] <= record["scratch"]["objective"]
 
 
 @pytest.mark.parametrize(
