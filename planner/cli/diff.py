@@ -41,8 +41,15 @@ def command(first: str, second: str, as_json: bool) -> int:
 def _differences(first: str, second: str) -> LayoutDifferences:
     from planner.diff_api import diff, diff_training
     from planner.export.layout_file import read_layout
+    from planner.export.serve_file import is_serve_layout
     from planner.export.train_file import is_train_layout, read_train_layout
 
+    for name in (first, second):
+        if is_serve_layout(name):
+            raise SpecError(
+                f"diff takes layouts of decode, prefill and training, {name} is one of two pools",
+                "planner evaluate prints its pools",
+            )
     training = [is_train_layout(name) for name in (first, second)]
     if all(training):
         return diff_training(read_train_layout(first), read_train_layout(second))

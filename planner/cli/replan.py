@@ -125,8 +125,14 @@ def command(layout_file: str, out: str | None, as_json: bool, **values: Any) -> 
 def _read(layout_file: str) -> Layout:
     """A decode layout; one of training is refused by name."""
     from planner.export.layout_file import read_layout
+    from planner.export.serve_file import is_serve_layout
     from planner.export.train_file import is_train_layout
 
+    if is_serve_layout(layout_file):
+        raise SpecError(
+            f"replan takes layouts of decode, {layout_file} is one of two pools",
+            "plan it anew for the changed machine: planner plan --phase serve",
+        )
     if is_train_layout(layout_file):
         raise SpecError(
             f"replan takes layouts of decode, {layout_file} is one of training",

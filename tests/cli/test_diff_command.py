@@ -78,6 +78,8 @@ def test_training_layouts_are_compared_without_moves(diff):
 
 def test_what_cannot_be_compared_is_refused(diff, folder):
     assert "one layout is of training" in diff("a.json", "t16.json", code=2)
+    (folder / "pools.json").write_text('{"inputs": {"phase": "serve"}}')
+    assert "one of two pools" in diff("a.json", "pools.json", code=2)
     assert "no such file" in diff("a.json", "nowhere.json", code=2)
     edited = json.loads((folder / "a.json").read_text())
     edited["experts"][0]["slots"][0] = [99]

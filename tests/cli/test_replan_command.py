@@ -130,8 +130,10 @@ def test_files_that_are_no_decode_layouts_are_refused(refused, folder):
         assert f"inputs.{field}" in refused("edited.json")
 
 
-def test_training_layouts_are_refused_by_name(refused, folder, capsys):
+def test_layouts_of_other_kinds_are_refused_by_name(refused, folder, capsys):
     arguments = ("plan", "llama-3.1-8b", "--on", "h100-hgx", "--phase", "train", "--batch", "16")
     assert run([*arguments, "--seq", "4k", "-o", str(folder / "train.json")]) == 0
     capsys.readouterr()
     assert "one of training" in refused("train.json")
+    (folder / "pools.json").write_text('{"inputs": {"phase": "serve"}}')
+    assert "one of two pools" in refused("pools.json")
