@@ -160,11 +160,31 @@ def test_training_options_belong_to_training(option, capsys):
     assert "belongs to --phase train" in words(capsys.readouterr().err)
 
 
-def test_degrees_that_no_mesh_has_are_infeasible(capsys):
-    assert run([*COMMAND, "--dp", "3"]) == 3
-    captured = capsys.readouterr()
-    assert "no combination of the allowed degrees uses 16 chips" in words(captured.err)
-    assert captured.out == ""
+NO_MESH = [
+    # 64 sequences are not divided by 3; 32 heads neither.
+    ("--dp 3", "--dp 3", "--dp 1,2,4,8,16"),
+    ("--tp 3", "--tp 3", "--tp 1,2,4,8,16"),
+    ("--ep 2", "--ep 2", "--ep 1"),
+    # Each fits 16 chips, both together do not.
+    ("--tp 8 --pp 4", "one combination of degrees", None),
+]
+
+
+@pytest.mark.parametrize(("options", "needed", "remedy"), NO_MESH)
+def test_degrees_that_no_mesh_has_are_infeasible(options, needed, remedy, capsys):
+    assert run([*COMMAND, *shlex.split(options), "--json"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert (found["resource"], found["needed"]) == ("degrees", needed)
+    if remedy is None:
+        assert found["remedies"] == ["free --tp", "free --pp"]
+    else:
+        assert found["remedies"] == [remedy]
+
+
+def test_no_schedule_is_infeasible(capsys):
+    # Groups of 3 microbatches do not fill 64 sequences.
+    assert run([*COMMAND, "--pp", "3", "--schedule", "interleaved"]) == 3
+    assert "none of the allowed schedules can run" in words(capsys.readouterr().err)
 
 
 def test_remedies_help(capsys):

@@ -129,6 +129,8 @@ def outside(run, request):
     spans = (mesh.attn_tp * mesh.cp, mesh.ep * mesh.expert_tp, mesh.stage_chips)
     if any(largest % span and 2 * span % largest for span in spans):
         return "groups that lie in domains in several ways"
+    if topology.is_torus and mesh.attn_tp & (mesh.attn_tp - 1):
+        return "tensor parallelism whose groups are no boxes of a torus"
     if run.microbatch > 16:
         return "microbatches of many sequences"
     return ""
@@ -152,7 +154,7 @@ def compare(key, row):
     found = planned(key)
     assert not isinstance(found, Infeasible), row.origin.id
     proof = found.certificate
-    assert proof.gap <= 0.05, (row.origin.id, proof.gap)
+    assert proof.gap <= 0.1, (row.origin.id, proof.gap)
     searches = [search for search in map(TrainSearch, asked) if len(search.meshes)]
     for search in searches:
         search.prepare()

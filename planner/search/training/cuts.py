@@ -32,6 +32,8 @@ from planner.search.training.cases import IntArray, most_layers
 from planner.search.training.fillings import Devices, Filling
 from planner.search.training.rooms import Counts, Limits, Pipeline, TwoKinds, limits_of
 
+# Layers of another kind at the start of the model that are dealt in every way.
+MOST_AHEAD = 8
 # Cuts whose borders are moved.
 MOST_MOVED = 3
 # Cuts of one policy that are priced in full.
@@ -64,7 +66,8 @@ def _dealt(pipeline: Pipeline, high: Counts) -> list[Counts]:
     a device the chunks are as equal as they can be, the longer ones early or late.
     """
     kinds = TwoKinds.of(pipeline)
-    ahead = kinds.others if len(kinds.places) <= kinds.others + 1 else 0
+    few = kinds.others <= MOST_AHEAD and len(kinds.places) <= kinds.others + 1
+    ahead = kinds.others if few else 0
     found = []
     for first in _compositions(ahead, min(high[0], max(1, ahead)), pipeline.num_devices):
         held = _deal(pipeline, kinds, first, high)

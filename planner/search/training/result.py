@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,16 +10,22 @@ from planner.domain.layout import Certificate
 from planner.domain.outcome import Infeasible
 from planner.domain.ranges import write_ranges
 from planner.domain.run import Recompute
+from planner.domain.training import FREE_LIMITS, TrainLimits
 from planner.search.control import SearchControl
 from planner.search.objective import UNITS
 from planner.search.training.policies import KINDS, admits
 from planner.search.training.request import TrainRequest
 from planner.search.training.search import SHOWN, SolvedRun, TrainSearch, search_all
-from planner.search.training.space import domain_size
+from planner.search.training.space import domain_size, enumerate_meshes
 from planner.search.training.tables import Index
 from planner.units import format_bytes
 
 NUM_RUNNERS_UP = 5
+DEGREES = ("tp", "cp", "dp", "pp", "ep", "expert_tp", "microbatch", "sequence_parallel")
+RULES = (
+    "data parallelism divides the batch, tensor parallelism the heads and a node, expert "
+    "parallelism the experts and a stage, and no group lies in nodes in another way than others"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +66,7 @@ def search_training(
     every = [TrainSearch(request) for request in requests]
     searches = [search for search in every if len(search.meshes)]
     if not searches:
-        return _no_mesh(first)
+        return _no_mesh(requests)
     control = SearchControl(first.gap, first.time_limit_s, first.progress)
     with control.listening(interruptible):
         left = search_all(searches, control)
@@ -164,18 +170,44 @@ def _other_schedules(
     return sorted((best, *others), key=lambda one: one[1].value)
 
 
-def _no_mesh(request: TrainRequest) -> Infeasible:
-    chips = request.topology.num_chips
+def _values(requests: tuple[TrainRequest, ...], limits: TrainLimits, name: str) -> list[int]:
+    """Values of a degree in the space under some limits."""
+    found: set[int] = set()
+    for request in requests:
+        meshes = enumerate_meshes(replace(request, limits=limits))
+        found |= {int(value) for value in np.unique(getattr(meshes, name))}
+    return sorted(found)
+
+
+def _no_mesh(requests: tuple[TrainRequest, ...]) -> Infeasible:
+    """Which limit on degrees leaves nothing, by itself or with the others."""
+    first = requests[0]
+    given = [name for name in DEGREES if getattr(first.limits, name) is not None]
+    for name in given:
+        own = getattr(first.limits, name)
+        if not _values(requests, TrainLimits(**{name: own}), name):
+            option = f"--{name.replace('_', '-')}"
+            able = write_ranges(_values(requests, FREE_LIMITS, name)) or "nothing"
+            return Infeasible(
+                resource="degrees",
+                needed=f"{option} {write_ranges(own)}",
+                available=f"{option} {able}",
+                message=f"no layout of this question has {option} {write_ranges(own)}: {RULES}",
+                remedies=(f"{option} {able}",),
+            )
+    freed = {name: replace(first.limits, **{name: None}) for name in given}
+    helping = [name for name in given if _values(requests, freed[name], name)]
     return Infeasible(
         resource="degrees",
         needed="one combination of degrees",
         available="none",
         message=(
-            f"no combination of the allowed degrees uses {chips} chips for a batch of "
-            f"{request.global_batch} sequences: data parallelism must divide the batch, tensor "
-            "parallelism the heads and a node, expert parallelism the experts and a stage"
+            "no combination of the allowed degrees uses "
+            f"{first.topology.num_chips} chips for a batch of {first.global_batch} sequences: "
+            f"{RULES}"
         ),
-        remedies=("free a pinned degree, or choose a batch with more divisors",),
+        remedies=tuple(f"free --{name.replace('_', '-')}" for name in helping)
+        or ("free pinned degrees, or choose a batch with more divisors",),
     )
 
 

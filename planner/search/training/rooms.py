@@ -13,13 +13,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.search.training.cases import FloatArray, IntArray, least_layers, most_layers
+from planner.search.training.cases import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    least_layers,
+    most_layers,
+)
 
 Counts = tuple[int, ...]
 Limits = tuple[Counts, Counts]
 
 # Layers of another kind that are told apart from the common one.
-MOST_OTHERS = 8
+MOST_OTHERS = 40
 
 
 def limits_of(num_layers: int, num_chunks: int) -> Limits:
@@ -106,8 +112,9 @@ class Pipeline:
 class TwoKinds:
     """The layers as two kinds, no cut of which is dearer than the same cut of the layers.
 
-    The most common kind stands for itself and for all that are no cheaper; the cheapest of the
-    others stands for those, which are left out where they are many.
+    The dearest kind, or the most common one where others are many, stands for itself and for all
+    that are no cheaper; the cheapest of the others stands for those, which are left out where they
+    are many.
 
     Parameters
     ----------
@@ -132,10 +139,12 @@ class TwoKinds:
         """Sort the layers of a pipeline."""
         keys = np.concatenate([pipeline.layer_s[None, :], pipeline.layer_bytes[:1]])
         _, first, counts = np.unique(keys, axis=1, return_index=True, return_counts=True)
-        main = int(first[np.argmax(counts)])
+        dearest = int(first[np.argmax(pipeline.layer_s[first])])
+        main, dearer = dearest, _no_cheaper(pipeline, dearest)
+        if int((~dearer).sum()) > MOST_OTHERS:
+            main = int(first[np.argmax(counts)])
+            dearer = _no_cheaper(pipeline, main)
         own_s, own_bytes = pipeline.layer_s[main], pipeline.layer_bytes[:, main]
-        dearer = pipeline.layer_s >= own_s
-        dearer &= (pipeline.layer_bytes >= own_bytes[:, None]).all(axis=0)
         others = pipeline.layer_s[~dearer]
         few = len(others) if len(others) <= MOST_OTHERS else 0
         ahead = not dearer[: len(others)].any()
@@ -148,6 +157,13 @@ class TwoKinds:
             other_s=float(others.min()) if few else 0.0,
             places=frozenset(int(device) for device in chunks),
         )
+
+
+def _no_cheaper(pipeline: Pipeline, layer: int) -> BoolArray:
+    """Layers that take no less time, and no fewer bytes anywhere, than one of them."""
+    seconds, num_bytes = pipeline.layer_s, pipeline.layer_bytes
+    found = seconds >= seconds[layer]
+    return np.asarray(found & (num_bytes >= num_bytes[:, layer, None]).all(axis=0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,8 +262,10 @@ def _most_common(kinds: TwoKinds, bins: Bins, limit_s: float) -> float:
     held = np.where((left >= 0) & (held + others >= bins.least[:, None]), held, -np.inf)
     places = [device for device in sorted(kinds.places) if kinds.others]
     best = np.where(others == 0, 0.0, -np.inf)
+    # Of n others, k on this device: index n - k of what is placed before.
+    before = others[:, None] - others[None, :]
     for device in places:
-        own = held[device]
-        best = np.array([np.max(best[: n + 1] + own[n::-1]) for n in others])
+        placed = np.where(before >= 0, best[np.maximum(before, 0)], -np.inf)
+        best = (placed + held[device][None, :]).max(axis=1)
     alone = np.delete(held[:, 0], places).sum()
     return float(best[-1] + alone)

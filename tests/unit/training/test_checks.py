@@ -10,6 +10,7 @@ from planner.domain.training import TrainLimits, TrainQuestion
 from planner.errors import SpecError
 from planner.export.train_file import is_train_layout, read_train_layout, train_layout_json
 from planner.train_api import evaluate_training, plan_training, verify_training
+from planner.training import checks
 
 
 def planned(**changes):
@@ -144,6 +145,30 @@ def test_a_broken_layout_is_named(layout, name):
     assert any(words in text for text in found), found
     with pytest.raises(SpecError, match="cannot be priced"):
         evaluate_training(change(layout))
+
+
+# Of each constraint a broken layout that nothing else names.
+ONLY_BY = {
+    "degrees_are_positive": "a ZeRO stage of four",
+    "batch_is_split": "a batch that is not split",
+    "experts_are_spread": "experts split too finely",
+    "schedule_exists": "no schedule for a pipeline",
+    "layers_are_covered": "a layer in two chunks",
+    "chips_are_distinct": "an idle chip that works",
+    "groups_lie_alike": "an expert group over two nodes",
+}
+
+
+@pytest.mark.parametrize("constraint", ONLY_BY)
+def test_no_constraint_can_be_dropped(layout, constraint, monkeypatch):
+    change, words = BROKEN[ONLY_BY[constraint]]
+    monkeypatch.setattr(checks, constraint, lambda *given: [])
+    try:
+        found = verify_training(change(layout))
+    except Exception:
+        # What the constraint keeps out cannot be priced at all.
+        return
+    assert not any(words in text for text in found)
 
 
 def test_experts_of_a_dense_model():

@@ -10,7 +10,7 @@ from msgspec import structs
 from train_attack import bounded
 from train_tiny import tiny_request
 
-from planner.domain.hardware import Sizing
+from planner.domain.hardware import Sizing, Wounds
 from planner.domain.run import ScheduleKind
 from planner.domain.train_layout import TrainLayout
 from planner.domain.training import TrainLimits, TrainQuestion
@@ -19,7 +19,7 @@ from planner.errors import SpecError
 from planner.search.training.recheck import count_again
 from planner.search.training.rooms import slowest_device
 from planner.search.training.scalar import ScalarBound
-from planner.train_api import plan_training
+from planner.train_api import plan_training, verify_training
 from planner.train_verify import verify_training_certificate
 
 QUESTION = TrainQuestion(
@@ -123,6 +123,25 @@ def test_limits_of_the_file_bound_the_count():
     odd = structs.replace(layout, inputs=structs.replace(layout.inputs, limits={"pp": "four"}))
     with pytest.raises(SpecError, match=r"inputs\.limits\.pp"):
         verify_training_certificate(odd)
+
+
+def test_parts_of_a_machine_are_counted_together():
+    # Whole racks, and 64 chips of each: the layout lies on the latter, a chip of the other is dead.
+    question = TrainQuestion(
+        model="mixtral-8x7b",
+        machine="gb200-nvl72",
+        sizing=Sizing(racks=2, wounds=Wounds(without=("chip:r1/t0/c0",))),
+        global_batch=256,
+        seq_len=4096,
+        limits=TrainLimits(pp=frozenset({1, 2}), microbatch=frozenset({1})),
+    )
+    layout = plan_training(question)
+    assert (layout.domain_chips, len(layout.chips)) == (64, 128)
+    found = verify_training_certificate(layout)
+    assert found.violations == ()
+    # Groups of 8 ranks fill 72 chips as well as 64: both parts have strategies.
+    case = structs.replace(layout, domain_chips=72)
+    assert any("may not train" in text for text in verify_training(case))
 
 
 def test_without_a_certificate_there_is_nothing_to_check(layout):
