@@ -8,7 +8,7 @@ from pathlib import Path
 
 from planner.catalog.flags import Flags, FlagTable, flags_of_yaml, parse_flags
 from planner.catalog.launch_text import ShellCommand, Word, read_commands, split_commands
-from planner.catalog.yaml_text import YamlFile, read_yaml
+from planner.catalog.yaml_text import YamlFile, read_documents, read_yaml
 from planner.domain.deployment import PoolRole, ServingDeployment, TrainingDeployment
 from planner.domain.dtypes import DType
 from planner.errors import CatalogError
@@ -48,11 +48,15 @@ class DeployedTraining:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """Flags of one process: what it shares with the others, and its own place."""
+    """Flags of one process: what it shares with the others, and its own place.
+
+    ``groups`` is how often a manifest starts it.
+    """
 
     command: ShellCommand
     flags: Flags
     rest: tuple[Word, ...]
+    groups: int = 1
 
 
 # Formats of the cache by the names that engines give them.
@@ -171,8 +175,8 @@ def launches_of(
     text: str | None,
     is_engine: Callable[[ShellCommand], int | None],
     table: FlagTable,
-) -> tuple[list[Launch], int]:
-    """Processes of an engine that a file starts, and how often the whole file is started.
+) -> list[Launch]:
+    """Processes of an engine that a file starts.
 
     Parameters
     ----------
@@ -186,30 +190,31 @@ def launches_of(
     CatalogError
         The file cannot be read, or starts no such engine.
     """
-    groups = 1
     if text is None and is_yaml(path):
-        yaml_file = read_yaml(path)
-        found = manifest_commands(yaml_file)
-        if found is None:
-            flags = flags_of_yaml(yaml_file, table)
+        documents = read_documents(path)
+        manifests = [manifest_commands(one) for one in documents]
+        if manifests[0] is None:
+            if len(documents) > 1:
+                raise documents[1].fail((), "is a second document", "name one of them")
+            flags = flags_of_yaml(documents[0], table)
             command = ShellCommand(file=path, env={}, words=())
-            return [Launch(command=command, flags=flags, rest=())], 1
-        commands, groups = found
+            return [Launch(command=command, flags=flags, rest=())]
+        commands = [(command, found[1]) for found in manifests if found for command in found[0]]
     else:
-        commands = commands_of(path, text)
+        commands = [(command, 1) for command in commands_of(path, text)]
     launches = []
-    for command in commands:
+    for command, groups in commands:
         start = is_engine(command)
         if start is None and text is not None and command.words[0].text.startswith("-"):
             start = 0
         if start is not None:
             flags, rest = parse_flags(command.words[start:], table, path)
-            launches.append(Launch(command=command, flags=flags, rest=rest))
+            launches.append(Launch(command=command, flags=flags, rest=rest, groups=groups))
     if not launches:
         raise CatalogError(
             "starts no such engine", file=path, remedy="name a file with its launch lines or YAML"
         )
-    return [_with_config(one, table) for one in launches], groups
+    return [_with_config(one, table) for one in launches]
 
 
 def _with_config(launch: Launch, table: FlagTable) -> Launch:

@@ -174,7 +174,7 @@ def read_megatron(path: str, text: str | None = None) -> DeployedTraining:
         The file cannot be read, starts no training, or has a flag that is wrong; names the
         line.
     """
-    launches, _ = launches_of(path, text, _is_megatron, TABLE)
+    launches = launches_of(path, text, _is_megatron, TABLE)
     check_agreement(launches, _PLACE)
     flags = launches[0].flags
     tp, pp, cp = (flags.whole(name, 1) for name in (_TP, _PP, _CP))

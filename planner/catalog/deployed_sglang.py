@@ -144,12 +144,12 @@ def read_sglang(path: str, text: str | None = None) -> Deployed:
     CatalogError
         A file cannot be read, starts no SGLang, or has a flag that is wrong; names the line.
     """
-    launches, groups = launches_of(path, text, _is_sglang, TABLE)
+    launches = launches_of(path, text, _is_sglang, TABLE)
     workers, others = by_role(launches, _role, path)
     return Deployed(
         file=path,
-        told=_told(workers, groups, path),
-        prefill=_told(others, groups, path) if others else None,
+        told=_told(workers, path),
+        prefill=_told(others, path) if others else None,
         model=launches[0].flags.text("--model-path"),
         unread=tuple(dict.fromkeys(name for one in launches for name in one.flags.unread)),
     )
@@ -164,7 +164,7 @@ def _role(launch: Launch) -> PoolRole | None:
     return PoolRole(text)
 
 
-def _told(launches: Sequence[Launch], groups: int, path: str) -> ServingDeployment:
+def _told(launches: Sequence[Launch], path: str) -> ServingDeployment:
     check_agreement(launches, _PLACE)
     heads = [one for one in launches if one.flags.text("--node-rank") in (None, "0")]
     head = (heads or list(launches))[0]
@@ -180,7 +180,7 @@ def _told(launches: Sequence[Launch], groups: int, path: str) -> ServingDeployme
         cp=cp,
         pp=flags.whole("--pp-size", 1),
         ep=_expert_ranks(flags, size),
-        instances=max(1, len(heads)) * groups * replicas,
+        instances=max(1, sum(one.groups for one in heads)) * replicas,
         stage_layers=variable(head, PARTITION).wholes(PARTITION),
         max_sequences=None if running is None else max(1, running // (dp * replicas)),
         token_budget=None if chunk is None or chunk < 1 else max(1, chunk // dp),

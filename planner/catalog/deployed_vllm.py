@@ -130,7 +130,7 @@ def read_vllm(path: str, text: str | None = None) -> Deployed:
     CatalogError
         The file cannot be read, starts no vLLM, or has a flag that is wrong; names the line.
     """
-    launches, groups = launches_of(path, text, _is_vllm, TABLE)
+    launches = launches_of(path, text, _is_vllm, TABLE)
     workers, others = by_role(launches, _role, path)
     flags = launches[0].flags
     model = flags.text("--model")
@@ -138,8 +138,8 @@ def read_vllm(path: str, text: str | None = None) -> Deployed:
         model = launches[0].rest[0].text
     return Deployed(
         file=path,
-        told=_told(workers, groups),
-        prefill=_told(others, groups) if others else None,
+        told=_told(workers),
+        prefill=_told(others) if others else None,
         model=model,
         unread=tuple(dict.fromkeys(name for one in launches for name in one.flags.unread)),
     )
@@ -150,7 +150,7 @@ def _role(launch: Launch) -> PoolRole | None:
     return {"kv_producer": PoolRole.PREFILL, "kv_consumer": PoolRole.DECODE}.get(str(found))
 
 
-def _told(launches: Sequence[Launch], groups: int) -> ServingDeployment:
+def _told(launches: Sequence[Launch]) -> ServingDeployment:
     check_agreement(launches, _PLACE)
     heads = [one for one in launches if _is_head(one)] or launches[:1]
     head = heads[0]
@@ -175,7 +175,7 @@ def _told(launches: Sequence[Launch], groups: int) -> ServingDeployment:
         cp=dcp,
         pp=flags.whole("--pipeline-parallel-size", 1),
         ep=size * dp if spread else 1,
-        instances=len(heads) * groups,
+        instances=sum(one.groups for one in heads),
         stage_layers=variable(head, PARTITION).wholes(PARTITION),
         max_sequences=flags.optional_whole("--max-num-seqs"),
         token_budget=_tokens(flags, "--max-num-batched-tokens"),

@@ -46,17 +46,35 @@ class YamlFile:
 
 
 def parse_yaml(text: str, file: str) -> YamlFile:
-    """Read the first document of a YAML text.
+    """Read a YAML text of one document.
 
     Raises
     ------
     CatalogError
         It is malformed, has a key twice, an alias, or is nested too deeply; names the line.
     """
-    reading = _Reading(file=file)
+    found = parse_documents(text, file)
+    if len(found) > 1:
+        raise CatalogError(
+            "has several documents", file=file, line=found[1].line(), remedy="name one of them"
+        )
+    return found[0]
+
+
+def parse_documents(text: str, file: str) -> list[YamlFile]:
+    """Read every document of a YAML text; one empty document where there is none.
+
+    Raises
+    ------
+    CatalogError
+        As :func:`parse_yaml`.
+    """
+    found = []
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        root = None if node is None else reading.value(node, (), node)
+        for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+            reading = _Reading(file=file)
+            root = None if node is None else reading.value(node, (), node)
+            found.append(YamlFile(file=file, root=root, lines=reading.lines))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise CatalogError(
@@ -69,7 +87,18 @@ def parse_yaml(text: str, file: str) -> YamlFile:
         raise CatalogError(f"is not valid YAML: {error}", file=file) from None
     except RecursionError:
         raise CatalogError("is nested too deeply", file=file) from None
-    return YamlFile(file=file, root=root, lines=reading.lines)
+    return found or [YamlFile(file=file, root=None, lines={})]
+
+
+def read_documents(path: str) -> list[YamlFile]:
+    """Read every document of a YAML file.
+
+    Raises
+    ------
+    CatalogError
+        As :func:`parse_yaml`, or the file cannot be read.
+    """
+    return parse_documents(read_text(Path(path), path, "name a YAML file", MAX_BYTES), path)
 
 
 def read_yaml(path: str) -> YamlFile:

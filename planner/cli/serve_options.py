@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from planner.cli.options import parse_values, to_question
+from planner.cli.trace_options import apply_trace
 from planner.domain.question import DegreeLimits, Question
 from planner.domain.serve import Demand, ServeQuestion
 from planner.domain.workload import Objective, Phase
@@ -127,6 +128,7 @@ def to_serve_question(model: str, values: dict[str, Any]) -> ServeQuestion:
     SpecError
         Naming the option that cannot be read, is missing, or does not apply.
     """
+    values, _ = apply_trace(Phase.SERVE.value, values)
     for name in FOREIGN:
         if values[name] is not None:
             remedy = "write --workers" if name == "replicas" else "write --input and --output"

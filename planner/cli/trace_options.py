@@ -71,8 +71,9 @@ def apply_trace(kind: str, values: dict[str, Any]) -> tuple[dict[str, Any], Trac
         "output": trace.outputs.mean,
     }
     for name in _GIVES[kind]:
-        # A plan of decode knows a mean context alone.
-        if name in values and name in figures and kind != "serve":
+        # A plan of decode knows a mean context alone, one of pools mean lengths; an estimate of
+        # a served engine takes the mix.
+        if name in values and name in figures and not (kind == "serve" and "mix" in values):
             values[name] = str(max(1, round(figures[name])))
     return values, trace
 

@@ -234,6 +234,11 @@ def serving_part(
     sizes = host_sizes(topology.chip_names, names)
     manifest, refusal = _manifest(export, instances, topology, options.image)
     files = list(_engine_files(export, instances))
+    mounted = ", ".join(name for name, _ in files)
+    if manifest is not None and mounted:
+        refusal = (
+            f"containers of the manifest read {mounted} from their working directory: mount it"
+        )
     if topology.spec.scale_up.unit != "slice":
         for number, own in enumerate(instances, start=first):
             files.append((export.file(f"hostfile.{number}"), hostfile(own)))

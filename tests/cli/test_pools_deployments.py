@@ -85,3 +85,37 @@ def test_lengths_belong_to_pools(capsys):
     words = ["import", "--from", "sglang", "--flags", f"{START} --tp 8", *ON, "--context", "4k"]
     assert run([*words, "--input", "4k"]) == 2
     assert "--input belongs to separate pools" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_manifests_of_both_pools_are_read(layout, engine, tmp_path):
+    folder, back = tmp_path / "run", tmp_path / "back.json"
+    assert run(["export", layout, "--to", engine, "--write", str(folder)]) == 0
+    words = ["import", str(folder / "lws.yaml"), "--from", engine, *ON, *LENGTHS, "--no-compare"]
+    assert run([*words, "-o", str(back)]) == 0
+    first, second = (json.loads(path.read_text()) for path in (folder / "layout.json", back))
+    for pool in ("prefill", "decode"):
+        assert first[pool]["degrees"] == second[pool]["degrees"]
+    assert first["prediction"]["requests_per_s"] == second["prediction"]["requests_per_s"]
+
+
+def test_plans_of_pools_take_the_lengths_of_a_trace(tmp_path, capsys):
+    trace = tmp_path / "trace.csv"
+    trace.write_text("input,output\n1000,100\n3000,300\n")
+    plan = [
+        "plan",
+        "llama-3.1-8b",
+        "--on",
+        "h100-hgx",
+        "--phase",
+        "serve",
+        "--gap",
+        "0.2",
+        "--json",
+    ]
+    pins = ["--tp", "2", "--pp", "1", "--prefill-tp", "2", "--prefill-pp", "1"]
+    assert run([*plan, *pins, "--trace", str(trace)]) == 0
+    inputs = json.loads(capsys.readouterr().out)["inputs"]
+    assert (inputs["input_len"], inputs["output_len"]) == (2000, 200)
+    assert run([*plan, *pins, "--trace", str(trace), "--input", "2k"]) == 2
+    assert "--trace gives --input" in capsys.readouterr().err
