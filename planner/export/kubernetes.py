@@ -9,12 +9,13 @@ scheduler chooses hosts: a manifest keeps an instance in one NVLink domain, not 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from planner.deployment.ranks import Instance
-from planner.export.engines.launch import Command, Hardware, quoted
+from planner.export.engines.launch import Command, Hardware, needs_shell, quoted
 
 LEADER = "$(LWS_LEADER_ADDRESS)"
 INDEX = "$(LWS_WORKER_INDEX)"
@@ -49,6 +50,19 @@ def _container(
     return found
 
 
+def any_worker(command: Command) -> Command:
+    """The line of node 1 as that of any node but the leader's."""
+    flags: list[tuple[str, ...]] = []
+    for flag in command.flags:
+        if flag[0] == "--node-rank":
+            flags.append((flag[0], INDEX))
+        elif flag[0] == "--data-parallel-start-rank":
+            flags.append((flag[0], f"$((LWS_WORKER_INDEX * {flag[1]}))"))
+        else:
+            flags.append(flag)
+    return replace(command, flags=tuple(flags))
+
+
 def leader_worker_set(
     name: str,
     instances: Sequence[Instance],
@@ -72,7 +86,7 @@ def leader_worker_set(
     chips = first.node_chips
 
     def pod(command: Command) -> dict[str, Any]:
-        with_shell = any("$((" in word for word in command.words)
+        with_shell = needs_shell(command.words)
         container = _container(command, image, chips, hardware, with_shell=with_shell)
         volumes = [{"name": "shm", "emptyDir": {"medium": "Memory"}}]
         return {"spec": {"containers": [container], "volumes": volumes}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from planner.api import case_of_layout
 from planner.deployment.express import Expressed, express
@@ -34,7 +34,7 @@ from planner.export.engines.trtllm import (
 from planner.export.engines.vllm import vllm_command
 from planner.export.expert_maps import CanonicalMap, check_map, sglang_map, trtllm_map
 from planner.export.hosts_files import host_names, host_sizes, hostfile, rankfile, renamed
-from planner.export.kubernetes import INDEX, LEADER, leader_worker_set, yaml_text
+from planner.export.kubernetes import LEADER, any_worker, leader_worker_set, yaml_text
 from planner.topology.graph import Topology
 
 
@@ -141,7 +141,7 @@ def _manifest(
     leader = _command(export, 0, first, 0, LEADER)
     worker = leader
     if nodes > 1:
-        worker = _worker(_command(export, 0, first, 1, LEADER))
+        worker = any_worker(_command(export, 0, first, 1, LEADER))
     per_domain = max(len(domain) for domain in topology.domains)
     role = "" if export.told.role is None else f"-{export.told.role.value}"
     return leader_worker_set(
@@ -152,19 +152,6 @@ def _manifest(
         hardware=hardware_of(topology.chip.name),
         one_domain=first.chips <= per_domain and per_domain > first.node_chips,
     ), ""
-
-
-def _worker(command: Command) -> Command:
-    """The line of node 1 as that of any node but the leader's."""
-    flags: list[tuple[str, ...]] = []
-    for flag in command.flags:
-        if flag[0] == "--node-rank":
-            flags.append((flag[0], INDEX))
-        elif flag[0] == "--data-parallel-start-rank":
-            flags.append((flag[0], f"$((LWS_WORKER_INDEX * {flag[1]}))"))
-        else:
-            flags.append(flag)
-    return replace(command, flags=tuple(flags))
 
 
 def _engine_files(

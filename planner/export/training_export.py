@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from planner.deployment.ranks import Instance
 from planner.deployment.train_express import TrainExpressed, express_training, told_training
@@ -31,6 +32,7 @@ from planner.export.engines.torchtitan import (
     torchtitan_toml,
 )
 from planner.export.hosts_files import host_names, host_sizes, hostfile, rankfile, renamed
+from planner.export.kubernetes import LEADER, any_worker, leader_worker_set
 from planner.export.train_file import train_layout_json
 from planner.topology.graph import Topology
 from planner.train_api import training_case
@@ -74,6 +76,33 @@ def _commands(
         yield NodeCommand(instance=0, index=index, node=node, command=with_env(command, env))
 
 
+def _manifest(
+    told: TrainingDeployment,
+    model: ModelSpec,
+    own: tuple[Instance, int],
+    topology: Topology,
+    options: ExportOptions,
+    *,
+    old: bool,
+) -> bytes:
+    """A LeaderWorkerSet of one group, whose pods find the leader by name."""
+    instance = own[0]
+    named = Instance(nodes=tuple(replace(node, host=LEADER) for node in instance.nodes))
+    leader = _command(told, model, (named, own[1]), 0, old=old)
+    worker = leader
+    if len(named.nodes) > 1:
+        worker = any_worker(_command(told, model, (named, own[1]), 1, old=old))
+    per_domain = max(len(domain) for domain in topology.domains)
+    return leader_worker_set(
+        f"planner-{told.engine.value}",
+        (instance,),
+        (leader, worker),
+        image=options.image,
+        hardware=hardware_of(topology.chip.name),
+        one_domain=instance.node_chips < instance.chips <= per_domain,
+    )
+
+
 def _notes(
     expressed: TrainExpressed, told: TrainingDeployment, options: ExportOptions
 ) -> list[str]:
@@ -85,8 +114,6 @@ def _notes(
         notes += [found] if found else []
     if told.engine is Engine.MAXTEXT:
         notes.append("every host runs the line; MODEL is MaxText's name of the model")
-    if options.image != "IMAGE":
-        notes.append("--image belongs to Kubernetes manifests, which are written for serving")
     return notes
 
 
@@ -137,6 +164,8 @@ def export_training(layout: TrainLayout, engine: Engine, options: ExportOptions)
         files.insert(0, own_file)
     if case.whole.spec.scale_up.unit != "slice":
         files += [("hostfile.0", hostfile(instance)), ("rankfile.0", rankfile(instance))]
+    if engine is not Engine.MAXTEXT:
+        files.append(("lws.yaml", _manifest(told, case.model, own, case.whole, options, old=old)))
     files.append(("layout.json", train_layout_json(expressed.layout)))
     return Artifact(
         target=engine.value,

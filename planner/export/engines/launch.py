@@ -81,11 +81,15 @@ def with_env(command: Command, env: tuple[tuple[str, str], ...]) -> Command:
     return replace(command, env=(*env, *command.env))
 
 
-# Words that stay open to a shell: variables of the user, and what Kubernetes fills in.
-_OPEN = re.compile(
-    r"(model_name=)?\$(MODEL|MODEL_ARGS|MODULE|CONFIG)"
-    r"|\$\(LWS_[A-Z_]+\)(:\d+)?|\$\(\(LWS_WORKER_INDEX \* \d+\)\)"
-)
+# Words that stay open to a shell: variables of the user, sums, and what Kubernetes fills in.
+_VARIABLE = r"(model_name=)?\$(MODEL|MODEL_ARGS|MODULE|CONFIG)|\$\(\(LWS_WORKER_INDEX \* \d+\)\)"
+_SHELL = re.compile(_VARIABLE)
+_OPEN = re.compile(_VARIABLE + r"|\$\(LWS_[A-Z_]+\)(:\d+)?")
+
+
+def needs_shell(words: Sequence[str]) -> bool:
+    """Whether a shell must fill something in."""
+    return any(_SHELL.fullmatch(word) for word in words)
 
 
 def quoted(words: Sequence[str]) -> str:

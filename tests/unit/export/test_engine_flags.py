@@ -74,10 +74,21 @@ def test_sglang_flags_that_were_renamed():
         assert artifact.version == version and not artifact.notes
 
 
+# Fields of the configuration (llmapi/llm_args.py of the 1.3 line), which refuses all others.
+TRTLLM_KEYS = {
+    *("tensor_parallel_size", "pipeline_parallel_size", "context_parallel_size", "cp_config"),
+    *("moe_expert_parallel_size", "moe_tensor_parallel_size", "gpus_per_node", "pp_partition"),
+    *("enable_attention_dp", "max_batch_size", "max_num_tokens", "max_seq_len"),
+    *("kv_cache_config", "cuda_graph_config", "moe_config", "speculative_config"),
+    *("cache_transceiver_config", "disable_overlap_scheduler"),
+}
+
+
 def test_trtllm_config_has_known_keys_and_agrees_with_itself():
     own = moe(attn_dp=16, pp=2, ep=16, num_slots=144)
     _, files = exported(own, Engine.TRTLLM)
     config = yaml.safe_load(files["trtllm.yaml"])
+    assert set(config) <= TRTLLM_KEYS
     tp, pp = config["tensor_parallel_size"], config["pipeline_parallel_size"]
     assert config["moe_tensor_parallel_size"] * config["moe_expert_parallel_size"] == tp
     assert len(config["pp_partition"]) == pp and sum(config["pp_partition"]) == 48

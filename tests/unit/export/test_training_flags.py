@@ -4,8 +4,12 @@ import ast
 import tomllib
 
 import pytest
+import yaml
+from engine_grammar import LWS
+from jsonschema import Draft202012Validator
 from train_factory import question, train_degrees, train_layout_for
 
+from planner.catalog.deployed_megatron import read_megatron
 from planner.catalog.megatron_layout import layers_of_layout
 from planner.deployment.train_express import even_counts, express_training
 from planner.domain.deployment import Engine
@@ -215,3 +219,21 @@ def test_options_of_serving_are_refused():
     layout = train_layout_for(staged())
     with pytest.raises(SpecError, match="--max-context"):
         export_training(layout, Engine.MEGATRON, ExportOptions(max_context=4096))
+
+
+@pytest.mark.parametrize("engine", [Engine.MEGATRON, Engine.TORCHTITAN])
+def test_manifests_start_all_chips(engine, tmp_path):
+    artifact, found = files(staged(zero_stage=2), engine)
+    manifest = yaml.safe_load(found["lws.yaml"])
+    Draft202012Validator(LWS).validate(manifest)
+    template = manifest["spec"]["leaderWorkerTemplate"]
+    container = template["workerTemplate"]["spec"]["containers"][0]
+    assert template["size"] * int(container["resources"]["limits"]["nvidia.com/gpu"]) == 16
+    assert artifact.chips == 16
+    line = container["command"][2]
+    assert "--node-rank $(LWS_WORKER_INDEX) --master-addr $(LWS_LEADER_ADDRESS)" in line
+    assert line.endswith("$MODEL_ARGS") or "--module $MODULE --config $CONFIG" in line
+    if engine is Engine.MEGATRON:
+        path = tmp_path / "lws.yaml"
+        path.write_text(found["lws.yaml"])
+        assert read_megatron(str(path)).told.degrees == staged(zero_stage=2)
