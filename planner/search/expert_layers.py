@@ -63,7 +63,10 @@ def place_layers(
     SpecError
         If the experts do not fit in the slots or a load is negative or not finite.
     """
-    # Equal layers in another order become equal rows.
+    # Chips in another order get the same placement; equal layers in another order become
+    # equal rows.
+    chips = np.argsort(-caps, kind="stable")
+    caps = caps[chips]
     order = np.argsort(-loads, axis=1, kind="stable")
     ordered = np.take_along_axis(loads, order, axis=1)
     rows, which = np.unique(ordered, axis=0, return_inverse=True)
@@ -78,7 +81,9 @@ def place_layers(
     tasks = [(placed[index], rows[index]) for index in open_rows]
     for index, better in zip(open_rows, _map(refine, tasks, jobs), strict=True):
         placed[index] = better
-    return tuple(_in_order(placed[row], order[layer]) for layer, row in enumerate(which.tolist()))
+    return tuple(
+        _in_order(placed[row], order[layer], chips) for layer, row in enumerate(which.tolist())
+    )
 
 
 def _not_below_greedy(
@@ -143,11 +148,12 @@ def _refine(
     return refine_placement(placed, row, caps, gap, expired)
 
 
-def _in_order(placed: ExpertPlacement, experts: IntArray) -> ExpertPlacement:
-    """The placement of a row with its experts in another order."""
-    if np.array_equal(experts, np.arange(len(experts))):
+def _in_order(placed: ExpertPlacement, experts: IntArray, chips: IntArray) -> ExpertPlacement:
+    """The placement of a row with its experts and its chips in another order."""
+    if _is_sorted(experts) and _is_sorted(chips):
         return placed
-    slots = np.append(experts, len(experts))[placed.slots]
+    slots = np.empty_like(placed.slots)
+    slots[chips] = np.append(experts, len(experts))[placed.slots]
     slots = np.sort(slots, axis=1)
     slots[slots == len(experts)] = -1
     slots.setflags(write=False)
@@ -160,3 +166,7 @@ def _in_order(placed: ExpertPlacement, experts: IntArray) -> ExpertPlacement:
         num_copies=copies,
         certificate=placed.certificate,
     )
+
+
+def _is_sorted(order: IntArray) -> bool:
+    return bool(np.array_equal(order, np.arange(len(order))))
