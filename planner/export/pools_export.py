@@ -124,7 +124,7 @@ def export_pools(layout: ServeLayout, engine: Engine, options: ExportOptions) ->
         target=engine.value,
         version=version,
         checked=CHECKED_VERSIONS[engine],
-        files=tuple(_files(engine, version, parts, (best, notes))),
+        files=tuple(_files(engine, version, parts, (best, [*options.hosts_line, *notes]))),
         notes=tuple(notes),
         chips=sum(part.told.chips for part in parts),
         as_planned=as_planned,

@@ -35,6 +35,7 @@ def export_serving(layout: Layout, engine: Engine, options: ExportOptions) -> Ar
     title = (
         f"{layout.inputs.model.name} on {layout.inputs.machine.name} with {engine.value} {version}",
         f"{chips} chips, {len(part.instances)} x {part.instances[0].chips}",
+        *options.hosts_line,
         *notes,
     )
     files = [("launch.sh", launch_text(title, part.commands, part.instances)), *part.files]

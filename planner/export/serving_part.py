@@ -212,7 +212,8 @@ def serving_part(
         model_path=model_path(layout, options),
         told=told,
         expressed=expressed,
-        all_to_all=d.attn_dp * d.cp > 1,
+        # Ranks that share contexts inside TP hold the same tokens: nothing to exchange.
+        all_to_all=d.attn_dp > 1,
         nvidia=hardware.domain_label is not None,
     )
     names = host_names(topology.chip_names, options.hosts)

@@ -154,6 +154,7 @@ def export_training(layout: TrainLayout, engine: Engine, options: ExportOptions)
     title = (
         f"{layout.inputs.model.name} on {layout.inputs.machine.name} with {engine.value} {version}",
         f"{told.chips} chips",
+        *options.hosts_line,
         *notes,
     )
     files = [("launch.sh", launch_text(title, commands, (instance,)))]

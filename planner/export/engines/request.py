@@ -40,6 +40,13 @@ class ExportOptions:
     hosts: tuple[str, ...] = ()
     image: str = "IMAGE"
 
+    @property
+    def hosts_line(self) -> tuple[str, ...]:
+        """What the launch lines say of names that are not the user's."""
+        if self.hosts:
+            return ()
+        return ("hosts are named as the machine's file names them; --hosts gives yours",)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServingExport:
