@@ -88,16 +88,11 @@ class Migration:
     flows: dict[tuple[str, int, int], float]
     caches: CacheFate
     lost_copies: tuple[tuple[int, int], ...]
-    lost_weights_bytes: float
 
     @property
     def moved_bytes(self) -> float:
         """Everything that is copied or read, caches that travel included."""
         return sum(self.flows.values())
-
-    def of_kind(self, kind: str) -> float:
-        """Bytes of one kind."""
-        return sum(size for (own, _, _), size in self.flows.items() if own == kind)
 
     @property
     def storage_bytes(self) -> float:
@@ -149,14 +144,13 @@ def migrate(step: Transition) -> Migration:
     ledger = _Ledger(topology=step.topology)
     found = blocks(step.before, step.old, step.new)
     before, after = roles_of(step.old), roles_of(step.new)
-    lost_bytes = _move_weights(step, found, (before, after), ledger)
-    lost_copies, lost_expert_bytes = _move_experts(step, (before, after), ledger)
+    _move_weights(step, found, (before, after), ledger)
+    lost_copies = _move_experts(step, (before, after), ledger)
     caches = _move_caches(step, found, (before, after), ledger)
     return Migration(
         flows=dict(ledger.flows),
         caches=caches,
         lost_copies=lost_copies,
-        lost_weights_bytes=lost_bytes + lost_expert_bytes,
     )
 
 
@@ -173,14 +167,13 @@ def _move_weights(
     found: Sequence[Block],
     roles: tuple[dict[int, Role], dict[int, Role]],
     ledger: _Ledger,
-) -> float:
-    """Book all weights but routed experts; returns the bytes that nobody holds."""
+) -> None:
+    """Book all weights but routed experts."""
     before, after = roles
     old_tp, new_tp = step.old.degrees.attn_tp, step.new.degrees.attn_tp
     holders: dict[tuple[int, int], list[int]] = defaultdict(list)
     for chip, role in sorted(before.items()):
         holders[role.stage, role.tp].append(chip)
-    lost = 0.0
     for chip, role in sorted(after.items()):
         mine = before.get(chip)
         for block in found:
@@ -201,24 +194,21 @@ def _move_weights(
                         left = _without(left, own)
                 missing = sum(end - start for start, end in left) * each
                 ledger.send(block.kind, (), chip, missing)
-                lost += missing
-    return lost
 
 
 def _move_experts(
     step: Transition, roles: tuple[dict[int, Role], dict[int, Role]], ledger: _Ledger
-) -> tuple[tuple[tuple[int, int], ...], float]:
-    """Book copies of experts; returns those that nobody holds, and their bytes."""
+) -> tuple[tuple[int, int], ...]:
+    """Book copies of experts; returns those that nobody holds."""
     model, (before, after) = step.after.model, roles
     rows = expert_rows(model, bool(step.old.degrees.draft or step.new.degrees.draft))
     if not rows.layers:
-        return (), 0.0
+        return ()
     chips = step.topology.num_chips
     held = experts_held(model, rows, step.old, chips)
     need = experts_held(model, rows, step.new, chips)
     old_tp, new_tp = step.old.degrees.expert_tp, step.new.degrees.expert_tp
     lost: dict[tuple[int, int], None] = {}
-    lost_bytes = 0.0
     # Copies that are not split are there or not.
     lacking = need & ~held if old_tp == new_tp == 1 else need
     where: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -227,7 +217,7 @@ def _move_experts(
     for chip, row, expert in np.argwhere(lacking).tolist():
         owners, size = where[row, expert], float(rows.copy_bytes[row])
         if old_tp == new_tp == 1:
-            missing = 0.0 if ledger.send("experts", owners, chip, size) else size
+            is_whole = ledger.send("experts", owners, chip, size)
         else:
             width = rows.widths[row]
             left = [span(width, new_tp, after[chip].expert_tp)]
@@ -236,11 +226,10 @@ def _move_experts(
             by_rank: dict[Span, list[int]] = defaultdict(list)
             for owner in owners:
                 by_rank[span(width, old_tp, before[owner].expert_tp)].append(owner)
-            missing = _send_parts(ledger, chip, left, by_rank, size / width)
-        if missing:
+            is_whole = _send_parts(ledger, chip, left, by_rank, size / width)
+        if not is_whole:
             lost[rows.layers[row], expert] = None
-            lost_bytes += missing
-    return tuple(lost), lost_bytes
+    return tuple(lost)
 
 
 def _send_parts(
@@ -249,16 +238,14 @@ def _send_parts(
     left: list[Span],
     holders: dict[Span, list[int]],
     each: float,
-) -> float:
-    """Book what a chip lacks of one expert, part by part; returns the bytes that nobody holds."""
+) -> bool:
+    """Book what a chip lacks of one expert, part by part; False where nobody holds some of it."""
     for own in sorted(holders):
         shared = sum(common(part, own) for part in left)
         if shared:
             ledger.send("experts", holders[own], chip, shared * each)
             left = _without(left, own)
-    missing = sum(end - start for start, end in left) * each
-    ledger.send("experts", (), chip, missing)
-    return missing
+    return ledger.send("experts", (), chip, sum(end - start for start, end in left) * each)
 
 
 def _groups(assignment: Assignment) -> tuple[dict[Group, int], dict[Group, list[tuple[int, Role]]]]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from planner.search.expert_bounds import FloatArray, IntArray
 from planner.search.expert_moves import BoolArray, Packing
-from planner.search.experts import TOLERANCE, chip_loads
+from planner.search.experts import TOLERANCE
 
 _MOVES_PER_CHIP = 40
 
@@ -169,7 +169,6 @@ def _place_apart(
     if packing.failed:
         return None
     packing.improve(bound * (1 + TOLERANCE), _MOVES_PER_CHIP * len(caps))
-    assert float(chip_loads(np.where(packing.slots == len(row), -1, packing.slots), row).max()) > 0
     return tuple(
         tuple(sorted(int(e) for e in own if e < len(row))) for own in packing.slots.tolist()
     )

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from planner.search.assignment import best_assignment
 from planner.search.expert_apart import ApartPacking, place_apart
-from planner.search.expert_bounds import FloatArray, IntArray, expert_lower_bound, fill_copies
+from planner.search.expert_bounds import FloatArray, IntArray, fill_copies
 from planner.search.expert_moves import Packing
 from planner.search.experts import TOLERANCE, chip_loads, place_experts
 
@@ -315,8 +315,3 @@ def _relabelled(slots: IntArray, caps: IntArray, row: FloatArray, held: BoolArra
     found = np.full_like(slots, -1)
     found[target] = slots
     return _finished(found, row, held)
-
-
-def layer_bound(row: FloatArray, caps: IntArray) -> float:
-    """No placement on such chips has a lower ``max_load``."""
-    return expert_lower_bound(row, len(caps), caps)

@@ -23,6 +23,7 @@ from planner.cost.routing import moe_layer_indices, moe_shape
 from planner.domain.assignment import SlotMap
 from planner.domain.degrees import Degrees
 from planner.search.batches import split_evenly
+from planner.search.expert_apart import place_apart
 from planner.search.expert_bounds import FloatArray, IntArray
 from planner.search.experts import place_experts
 from planner.search.mesh import Cells, MeshMapper
@@ -104,8 +105,6 @@ class SurvivingSolver(StrategySolver):
         place = places(degrees, cells, self.request.units)
         placed = place_experts(self.request.loads, degrees.ep, caps)
         grouped: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-        from planner.search.expert_apart import place_apart
-
         for layer, row, free in zip(layers, self.request.loads, placed, strict=True):
             groups = place_apart(row, caps, place, free.bound)
             if groups is None or sum(map(len, groups)) != degrees.num_slots:

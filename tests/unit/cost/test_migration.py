@@ -102,7 +102,8 @@ def test_a_dead_replica_loses_its_sequences_and_a_new_chip_copies_a_living_one()
     caches = found.caches
     assert (caches.kept, caches.moved, caches.lost, caches.unplaced) == (3, 1, 3, 0)
     dropped, _ = moved("llama-3.1-8b", old, new, drop_caches=True)
-    assert dropped.of_kind("caches") == 0 and dropped.caches.lost == 4
+    assert {kind for kind, _, _ in dropped.flows} == {"layers", "tables"}
+    assert dropped.caches.lost == 4
 
 
 def test_without_a_living_holder_weights_come_from_storage():
@@ -111,7 +112,7 @@ def test_without_a_living_holder_weights_come_from_storage():
     old, new = dense(layers, 1, [(GONE,)], [3]), dense(layers, 1, [(2,)], [3])
     found, step = moved("llama-3.1-8b", old, new)
     assert {source for _, source, _ in found.flows} == {STORAGE}
-    assert found.storage_bytes == found.moved_bytes == found.lost_weights_bytes
+    assert found.storage_bytes == found.moved_bytes > 0
     time = migration_time(step, found)
     # One chip reads it all through its NIC of 400 Gb/s.
     assert time.storage_s == pytest.approx(found.moved_bytes / 50e9)
