@@ -177,12 +177,15 @@ def shares_contexts(request: PlanRequest, attn_tp: int) -> bool:
       taken to be at most ``LONG_STEP`` times what it takes to read the whole memory.
 
     Prompts are shared to be computed sooner, all their layers: that may always pay. So may
-    sharing under the time model OVERLAP, where the collectives may be hidden.
+    sharing under the time model OVERLAP, where the collectives may be hidden, and with a batch
+    that is given: it may leave ranks no whole sequences.
 
     Without experts data parallelism is replicas. These use as many chips, as long as the ranks
     of tensor parallelism stay within a domain; larger ones take domains of their own.
     """
     if request.setting.is_prefill or request.setting.time_model is TimeModel.OVERLAP:
+        return True
+    if request.batch is not None:
         return True
     if moe_shape(request.setting.model) is None and attn_tp > request.topology.largest_open:
         return True

@@ -75,6 +75,10 @@ def test_planner_equals_brute_force_on_all_axes(block, tmp_path):
     assert sum(bool(answer) for answer in answers) >= SEEDS_PER_BLOCK // 6
 
 
+def test_a_batch_that_leaves_ranks_no_whole_sequences_may_share_contexts(tmp_path):
+    assert compare(all_axes(31043, tmp_path), 300)
+
+
 def orders(problem, assignment, cells):
     """The assignment with its stages on the cells of a strategy in every order."""
     d = assignment.degrees
