@@ -42,11 +42,10 @@ def show_diff(found: LayoutDifferences, names: tuple[str, str], stream: TextIO) 
     stream.write("\n")
     for line in lost_lines(found.migration):
         print_text(line, stream)
-    if found.migration.seconds:
+    if found.migration.moved_bytes:
         moved = format_bytes(found.migration.moved_bytes)
         print_text(
-            f"From the first layout to the second {moved} move; that takes "
-            f"{format_seconds(found.migration.seconds)}.",
+            f"Changing over moves {moved} and takes {format_seconds(found.migration.seconds)}.",
             stream,
         )
 

@@ -165,7 +165,7 @@ def _worth(record: ReplanRecord) -> list[str]:
         found.append("Nothing moves.")
     if parts:
         found.append(
-            f"The migration takes {format_seconds(migration.seconds)}: {', '.join(parts)}."
+            f"Changing over takes {format_seconds(migration.seconds)}: {', '.join(parts)}."
         )
     if record.break_even_s is not None:
         than = "the old layout" if record.old_is_valid else "the layout that moves least"

@@ -41,6 +41,8 @@ from planner.search.mesh import Cells
 
 # Larger assignment problems take seconds.
 MOST_CHIPS = 1024
+# Chips change places for more than a preference among equals.
+LEAST_GAIN = 1e-5
 
 
 class Overlap:
@@ -185,6 +187,9 @@ def _chips_to_places(step: Transition) -> Cells:
             continue
         values = overlap.values(chips, chips)
         target = best_assignment(values, np.ones(values.shape, dtype=np.bool_))
+        gained = values[np.arange(len(chips)), target].sum() - np.trace(values)
+        if gained <= LEAST_GAIN * np.trace(values):
+            continue
         for chip, place in zip(chips, target.tolist(), strict=True):
             if chips[place] in taker:
                 taker[chips[place]] = chip

@@ -62,7 +62,7 @@ def test_the_table_names_question_decisions_figures_and_moves(diff):
     text = diff("a.json", "b.json")
     for part in ("Asked", "Decided", "Figures", "Terms of the step that differ", "Migration"):
         assert f"\n{part}\n" in text
-    assert "Experts: maps of" in text and "that takes" in text
+    assert "Experts: maps of" in text and "Changing over moves" in text
     # A smaller batch with the same degrees moves no weights.
     found = json.loads(diff("a.json", "c.json", "--json"))
     assert found["migration"]["moved_bytes"] == found["migration"]["by_kind"].get("caches", 0)
