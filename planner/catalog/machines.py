@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,12 @@ def _catalogue() -> Path:
 
 def machine_names() -> tuple[str, ...]:
     """Names of the machines of the catalogue, in alphabetical order."""
-    return tuple(sorted(path.stem for path in _catalogue().glob("*.toml")))
+    return _names_in(_catalogue())
+
+
+@lru_cache(maxsize=2)
+def _names_in(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.toml")))
 
 
 def _locate(name_or_path: str, relative_to: Path | None) -> tuple[Path, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from planner.catalog.hf import families, hybrid, latent, names
@@ -55,6 +56,7 @@ FAMILIES: dict[str, Callable[[Fields], Body]] = {
 WRAPPERS = ("gemma3", "kimi_k3", "llama4", "qwen3_5_moe")
 
 
+@lru_cache(maxsize=1)
 def model_names() -> tuple[str, ...]:
     """Names of the shipped models, sorted."""
     return tuple(sorted(path.stem for path in CATALOGUE.glob("*.json")))
@@ -79,6 +81,15 @@ def load_model(name_or_path: str) -> ModelSpec:
         file, line and field.
     """
     path = _resolve(name_or_path)
+    if not path.is_file():
+        return _read_spec(read_document(path), _model_name(path))
+    now = path.stat()
+    return _read_once(path, (now.st_mtime_ns, now.st_size))
+
+
+@lru_cache(maxsize=8)
+def _read_once(path: Path, stamp: tuple[int, int]) -> ModelSpec:
+    """The model of a file as it is: studies ask for the same one hundreds of times."""
     return _read_spec(read_document(path), _model_name(path))
 
 

@@ -288,3 +288,8 @@ class ModelSpec:
     published_total_params: int | None = None
     published_active_params: int | None = None
     ignored_fields: tuple[str, ...] = field(default=())
+
+    def __hash__(self) -> int:
+        """Of a few fields: tables of prices look models up often, and layers are many."""
+        few = (self.name, self.hidden_size, self.vocab_size, len(self.layers), self.precision)
+        return hash(few)

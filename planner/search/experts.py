@@ -99,7 +99,7 @@ class ExpertPlacement:
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """Experts of each chip without the empty slots."""
-        return tuple(tuple(int(e) for e in row if e >= 0) for row in self.slots)
+        return tuple(tuple(e for e in row if e >= 0) for row in self.slots.tolist())
 
 
 def chip_loads(slots: IntArray, loads_row: FloatArray) -> FloatArray:

@@ -157,19 +157,20 @@ class StrategySolver:
             layers = moe_layer_indices(self.request.setting.model)
             grouped: dict[tuple[tuple[int, ...], ...], list[int]] = {}
             placed: tuple[ExpertPlacement, ...] = ()
+            which: list[int] = []
             if layers:
+                # Layers with equal loads share one placement.
+                rows, inverse = np.unique(self.request.loads, axis=0, return_inverse=True)
+                which = inverse.ravel().tolist()
                 caps = np.array(split_evenly(degrees.num_slots, degrees.ep), dtype=np.int64)
-                placed = place_experts(
-                    self.request.loads, degrees.ep, caps, tolerance=self._tolerance
-                )
-            # Layers with equal loads share one placement.
-            groups = {id(placement): placement.groups for placement in placed}
-            for layer, placement in zip(layers, placed, strict=True):
-                grouped.setdefault(groups[id(placement)], []).append(layer)
+                placed = place_experts(rows, degrees.ep, caps, tolerance=self._tolerance)
+            groups = [placement.groups for placement in placed]
+            for layer, row in zip(layers, which, strict=True):
+                grouped.setdefault(groups[row], []).append(layer)
             self._maps[key] = tuple(
                 SlotMap(layers=tuple(members), slots=slots) for slots, members in grouped.items()
             )
-            self._hot_bounds[key] = [placement.bound for placement in placed]
+            self._hot_bounds[key] = [placed[row].bound for row in which]
         return self._maps[key]
 
     def fabrics(self, degrees: Degrees, cells: Cells) -> list[FabricRates]:
