@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Any
 
 import click
 
 from planner.cli.options import size_options, to_sizing
+from planner.cli.rates import parse_rate
 from planner.cli.trace_options import TRACE_OPTION, apply_trace, serving_of
 from planner.domain.dtypes import DType
 from planner.domain.outcome import Infeasible
@@ -26,8 +26,6 @@ _KEPT = (
     *("draft", "acceptance", "ideal", "prefill_tp", "prefill_dp", "prefill_ep"),
     *("prefill_expert_tp", "prefill_workers", "balance"),
 )
-_RATE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*/\s*(s|min|h)\s*")
-_PER_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _DTYPES = click.Choice([dtype.value for dtype in DType])
 
 _RUN_OPTIONS = (
@@ -193,22 +191,6 @@ def parse_overlap(text: str | None) -> frozenset[Overlap] | None:
         if part not in known:
             raise SpecError(f"--overlap: '{part}' is not one of {', '.join(known)}", "or none")
     return frozenset(Overlap(part) for part in parts)
-
-
-def parse_rate(text: str | None) -> float | None:
-    """Read ``4/s``, ``90/min`` or ``3600/h``; returns requests per second.
-
-    Raises
-    ------
-    SpecError
-        It cannot be read, or is zero.
-    """
-    if text is None:
-        return None
-    match = _RATE.fullmatch(text)
-    if match is None or not float(match.group(1)):
-        raise SpecError(f"--rate: cannot read '{text}'", "write for example --rate 4/s")
-    return float(match.group(1)) / _PER_S[match.group(2)]
 
 
 def _read_mix(path: str | None) -> tuple[RequestKind, ...]:

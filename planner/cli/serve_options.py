@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from planner.cli.options import parse_values, to_question
+from planner.cli.rates import parse_rate
 from planner.cli.trace_options import apply_trace
 from planner.domain.question import DegreeLimits, Question
 from planner.domain.serve import Demand, ServeQuestion
@@ -20,8 +20,6 @@ from planner.units import parse_seconds, parse_tokens
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 VALUES = "N|N,N|N..N"
-_RATE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*/\s*(s|min|h)\s*")
-_PER_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
 POOL_DEGREES = ("tp", "pp", "ep", "dp", "expert_tp", "slots", "microbatches", "cp")
 SERVE_ONLY = (
     *("input", "output", "rate", "prefix_hit", "workers", "prefill_workers"),
@@ -71,22 +69,6 @@ def refuse_serve_options(values: dict[str, Any]) -> None:
     for name in SERVE_ONLY:
         if values.pop(name) is not None:
             raise SpecError(f"{_option(name)} belongs to --phase serve", "leave it out")
-
-
-def parse_rate(text: str | None) -> float | None:
-    """Read ``4/s``, ``90/min`` or ``3600/h``; returns requests per second.
-
-    Raises
-    ------
-    SpecError
-        It cannot be read, or is zero.
-    """
-    if text is None:
-        return None
-    match = _RATE.fullmatch(text)
-    if match is None or not float(match.group(1)):
-        raise SpecError(f"--rate: cannot read '{text}'", "write for example --rate 4/s")
-    return float(match.group(1)) / _PER_S[match.group(2)]
 
 
 def _needed(values: dict[str, Any], name: str, example: str) -> int:

@@ -34,19 +34,29 @@ def print_bytes(content: bytes) -> None:
     click.echo(content.decode("utf-8"), nl=False)
 
 
-def print_layout(layout: Layout, out: str | None, as_json: bool) -> int:
-    """Print an answer and write its file."""
+def _print_and_write(
+    content: bytes, show: Callable[[], None], out: str | None, as_json: bool
+) -> int:
     if out is not None:
-        write_text_atomic(out, layout_json(layout))
+        write_text_atomic(out, content)
     if as_json:
-        print_bytes(layout_json(layout))
+        print_bytes(content)
     else:
-        from planner.report.plan_text import show_layout
-
-        show_layout(layout, sys.stdout)
+        show()
     if out is not None:
         click.echo(f"wrote {out}", err=True)
     return 0
+
+
+def print_layout(layout: Layout, out: str | None, as_json: bool) -> int:
+    """Print an answer and write its file."""
+
+    def show() -> None:
+        from planner.report.plan_text import show_layout
+
+        show_layout(layout, sys.stdout)
+
+    return _print_and_write(layout_json(layout), show, out, as_json)
 
 
 def answer_question(question: Question, answer: Answer, out: str | None, as_json: bool) -> int:
@@ -81,17 +91,12 @@ def print_training(layout: TrainLayout, out: str | None, as_json: bool) -> int:
     """Print a training layout and write its file."""
     from planner.export.train_file import train_layout_json
 
-    if out is not None:
-        write_text_atomic(out, train_layout_json(layout))
-    if as_json:
-        print_bytes(train_layout_json(layout))
-    else:
+    def show() -> None:
         from planner.report.train_text import show_train_layout
 
         show_train_layout(layout, sys.stdout)
-    if out is not None:
-        click.echo(f"wrote {out}", err=True)
-    return 0
+
+    return _print_and_write(train_layout_json(layout), show, out, as_json)
 
 
 def answer_pools(
@@ -111,17 +116,12 @@ def print_pools(layout: ServeLayout, out: str | None, as_json: bool) -> int:
     """Print a layout of two pools and write its file."""
     from planner.export.serve_file import serve_layout_json
 
-    if out is not None:
-        write_text_atomic(out, serve_layout_json(layout))
-    if as_json:
-        print_bytes(serve_layout_json(layout))
-    else:
+    def show() -> None:
         from planner.report.serve_text import show_serve_layout
 
         show_serve_layout(layout, sys.stdout)
-    if out is not None:
-        click.echo(f"wrote {out}", err=True)
-    return 0
+
+    return _print_and_write(serve_layout_json(layout), show, out, as_json)
 
 
 def print_infeasible(found: Infeasible, as_json: bool) -> int:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TextIO
 
-from planner.deployment.compare import Comparison, Explanation
+from planner.deployment.compare import Comparison
 from planner.deployment.serving import Deployment
 from planner.domain.layout import Layout
 from planner.report.plan_text import degrees_line
 from planner.report.tables import print_table, print_text
-from planner.units import format_percent, format_seconds
-
-_NEAR = 1.005
-_NUMBERS = ("no", "this one", "these two", "these three", "these four", "these five")
+from planner.report.verdict_text import show_changes, show_verdict
+from planner.units import format_seconds
 
 
 def show_deployment(file: str, current: Deployment, unread: Sequence[str], stream: TextIO) -> None:
@@ -61,23 +59,10 @@ def show_comparison(found: Comparison, stream: TextIO) -> None:
     )
     stream.write("\n")
     proof = found.best.certificate
-    gap = "" if proof is None else f" (proven within {format_percent(proof.gap)})"
-    if found.ratio <= _NEAR:
-        print_text(f"Your current layout is as good as the best one{gap}.", stream)
+    if not show_verdict(found.ratio, None if proof is None else proof.gap, stream):
         return
-    print_text(f"Your current layout is {found.ratio:.2f} x off the best one{gap}.", stream)
     if found.explanation is None:
         print_text(f"Nothing better can be expressed for {engine}.", stream)
         return
-    _show_flags(found.explanation, found.told_ratio, stream)
-
-
-def _show_flags(found: Explanation, whole: float, stream: TextIO) -> None:
-    count = len(found.flags)
-    which = _NUMBERS[count] if count < len(_NUMBERS) else f"these {count}"
-    verb, noun = ("is", "flag") if count == 1 else ("are", "flags")
-    part = "" if found.gain >= whole * (1 - 1e-9) else f", {found.gain:.2f} x of {whole:.2f} x"
-    print_text(f"{which.capitalize()} {noun} {verb} the difference{part}:", stream)
-    width = max((len(name) for name, _, _ in found.flags), default=0)
-    for name, old, new in found.flags:
-        stream.write(f"  {name.ljust(width)}  {old} -> {new}\n")
+    why = found.explanation
+    show_changes("flag", why.flags, (why.gain, found.told_ratio), stream)

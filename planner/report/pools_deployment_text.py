@@ -9,9 +9,8 @@ from planner.deployment.pools import describe_pools
 from planner.deployment.pools_compare import PoolsComparison, PoolsDeployed
 from planner.domain.serve_layout import ServeLayout
 from planner.report.tables import print_table, print_text
-from planner.units import format_percent, format_seconds
-
-_NEAR = 1.005
+from planner.report.verdict_text import show_verdict
+from planner.units import format_seconds
 
 
 def show_pools(file: str, current: PoolsDeployed, unread: Sequence[str], stream: TextIO) -> None:
@@ -69,11 +68,8 @@ def show_pools_comparison(found: PoolsComparison, engine: str, stream: TextIO) -
     _table(rows, stream)
     stream.write("\n")
     proof = found.best.certificate
-    gap = "" if proof is None else f" (proven within {format_percent(proof.gap)})"
-    if found.ratio <= _NEAR:
-        print_text(f"Your current layout is as good as the best one{gap}.", stream)
+    if not show_verdict(found.ratio, None if proof is None else proof.gap, stream):
         return
-    print_text(f"Your current layout is {found.ratio:.2f} x off the best one{gap}.", stream)
     print_text(f"These flags differ, for {found.told_ratio:.2f} x:", stream)
     width = max((len(name) for _, name, _, _ in found.changes), default=0)
     for pool, name, old, new in found.changes:

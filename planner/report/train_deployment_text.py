@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TextIO
 
-from planner.deployment.train_compare import TrainComparison, TrainExplanation
+from planner.deployment.train_compare import TrainComparison
 from planner.deployment.train_express import fits, name_of
 from planner.domain.train_layout import TrainLayout
 from planner.report.tables import print_table, print_text
+from planner.report.verdict_text import show_changes, show_verdict
 from planner.units import format_bytes, format_percent, format_seconds
-
-_NEAR = 1.005
-_NUMBERS = ("no", "this", "these two", "these three", "these four")
 
 
 def show_training_run(
@@ -53,23 +51,10 @@ def show_training_comparison(found: TrainComparison, engine: str, stream: TextIO
     print_table("Comparison", ("layout", "step", "MFU", "degrees"), rows, stream, words=(0, 3))
     stream.write("\n")
     proof = found.best.certificate
-    gap = "" if proof is None else f" (proven within {format_percent(proof.gap)})"
-    if found.ratio <= _NEAR:
-        print_text(f"Your current layout is as good as the best one{gap}.", stream)
+    if not show_verdict(found.ratio, None if proof is None else proof.gap, stream):
         return
-    print_text(f"Your current layout is {found.ratio:.2f} x off the best one{gap}.", stream)
     if found.explanation is None:
         print_text(f"Nothing better can be expressed for {engine}.", stream)
         return
-    _show_changes(found.explanation, found.told_ratio, stream)
-
-
-def _show_changes(found: TrainExplanation, whole: float, stream: TextIO) -> None:
-    count = len(found.changes)
-    which = _NUMBERS[count] if count < len(_NUMBERS) else f"these {count}"
-    verb, noun = ("is", "decision") if count == 1 else ("are", "decisions")
-    part = "" if found.gain >= whole * (1 - 1e-9) else f", {found.gain:.2f} x of {whole:.2f} x"
-    print_text(f"{which.capitalize()} {noun} {verb} the difference{part}:", stream)
-    width = max((len(name) for name, _, _ in found.changes), default=0)
-    for name, old, new in found.changes:
-        stream.write(f"  {name.ljust(width)}  {old} -> {new}\n")
+    why = found.explanation
+    show_changes("decision", why.changes, (why.gain, found.told_ratio), stream)

@@ -17,7 +17,7 @@ from planner.cli.economics.options import (
     to_served,
     with_options,
 )
-from planner.cli.estimate import parse_rate
+from planner.cli.rates import parse_rate
 from planner.cli.study_output import Forms, print_study, take_output
 from planner.errors import SpecError
 
