@@ -7,13 +7,11 @@ answer depends on its layer alone, not on who computed it.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -27,6 +25,7 @@ from planner.search.experts import (
     refine_placement,
     with_slots,
 )
+from planner.search.processes import can_fork, ignore_interrupts
 
 # A process costs as much as the refinement of about two layers.
 _LAYERS_PER_JOB = 4
@@ -114,23 +113,16 @@ def _map(
     jobs = min(jobs, len(tasks) // _LAYERS_PER_JOB)
     if jobs < 2:
         return [refine(task) for task in tasks]
-    # A fork costs nothing, but would lose the threads of a program that has some.
-    can_fork = "fork" in get_all_start_methods() and threading.active_count() == 1
     pool = ProcessPoolExecutor(
         jobs,
-        mp_context=get_context("fork" if can_fork else "spawn"),
-        initializer=_ignore_interrupts,
+        mp_context=get_context("fork" if can_fork() else "spawn"),
+        initializer=ignore_interrupts,
     )
     try:
         return list(pool.map(refine, tasks))
     finally:
         # After Ctrl-C: the layers at work are finished, the others are not begun.
         pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches all processes of a terminal; the parent answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _refine(

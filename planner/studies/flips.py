@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 from planner.domain.changed import Change
 from planner.domain.hardware import MachineSpec
 from planner.errors import SpecError
+from planner.search.processes import map_forked
 from planner.studies.knobs import HBM_SIZE, HOP, RATIO, Knob
 from planner.studies.record import Flip
 from planner.studies.roots import Crossing, crossing
@@ -353,11 +354,18 @@ def all_flips(
     levers: Sequence[Lever[Q]],
     tell: Callable[[str, float], None],
 ) -> tuple[Flip, ...]:
-    """Both sides of every lever."""
-    found = []
-    for place, lever in enumerate(levers):
-        tell(lever.label, place / len(levers))
-        found += [flip(contest, winner, lever, end) for end in lever.ends if end != lever.present]
+    """Both sides of every lever, each looked at by itself."""
+    sides = [(lever, end) for lever in levers for end in lever.ends if end != lever.present]
+
+    def one(place: int) -> Flip:
+        return flip(contest, winner, *sides[place])
+
+    found: list[Flip] = []
+    answers = map_forked(one, len(sides))
+    for place, (lever, _) in enumerate(sides):
+        tell(lever.label, place / len(sides))
+        found.append(next(answers))
+    answers.close()
     return tuple(found)
 
 
