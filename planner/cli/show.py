@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
@@ -23,6 +24,8 @@ from planner.export.layout_file import (
 from planner.units import format_percent
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
+
+L = TypeVar("L", Layout, TrainLayout, ServeLayout)
 
 Answer = Callable[[Question], Layout | Infeasible]
 ServeAnswer = Callable[[ServeQuestion], ServeLayout | Infeasible]
@@ -65,12 +68,21 @@ def answer_question(question: Question, answer: Answer, out: str | None, as_json
     Exit code 3 when nothing fits; 130 when Ctrl-C ended the search, whose best layout so far
     is printed and written all the same.
     """
+    return _answer(lambda: answer(question), print_layout, out, as_json)
+
+
+def _answer(
+    ask: Callable[[], L | Infeasible],
+    show: Callable[[L, str | None, bool], int],
+    out: str | None,
+    as_json: bool,
+) -> int:
     if out is not None:
         check_writable(out)
-    found = answer(question)
+    found = ask()
     if isinstance(found, Infeasible):
         return print_infeasible(found, as_json)
-    print_layout(found, out, as_json)
+    show(found, out, as_json)
     return _end_of_search(found.certificate)
 
 
@@ -78,13 +90,7 @@ def answer_training(
     question: TrainQuestion, answer: TrainAnswer, out: str | None, as_json: bool
 ) -> int:
     """:func:`answer_question` for training."""
-    if out is not None:
-        check_writable(out)
-    found = answer(question)
-    if isinstance(found, Infeasible):
-        return print_infeasible(found, as_json)
-    print_training(found, out, as_json)
-    return _end_of_search(found.certificate)
+    return _answer(lambda: answer(question), print_training, out, as_json)
 
 
 def print_training(layout: TrainLayout, out: str | None, as_json: bool) -> int:
@@ -103,13 +109,7 @@ def answer_pools(
     question: ServeQuestion, answer: ServeAnswer, out: str | None, as_json: bool
 ) -> int:
     """:func:`answer_question` for two pools."""
-    if out is not None:
-        check_writable(out)
-    found = answer(question)
-    if isinstance(found, Infeasible):
-        return print_infeasible(found, as_json)
-    print_pools(found, out, as_json)
-    return _end_of_search(found.certificate)
+    return _answer(lambda: answer(question), print_pools, out, as_json)
 
 
 def print_pools(layout: ServeLayout, out: str | None, as_json: bool) -> int:
